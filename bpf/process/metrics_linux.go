@@ -1,0 +1,111 @@
+package process
+
+import (
+	"strconv"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"otelcol-ebpf/internal/load"
+	"otelcol-ebpf/internal/otlp"
+	"otelcol-ebpf/internal/table"
+)
+
+type countTable = table.Table[bpfCountKey, uint64, *otlp.Point]
+
+func newCountTable(counts *ebpf.Map) (*countTable, error) {
+	for kind := bpfCountKindCOUNT_PROCESS; kind <= bpfCountKindCOUNT_OOM; kind++ {
+		err := load.InsertOverflow(counts, bpfCountKey{Scope: load.OverflowScope, Kind: kind})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return table.New[bpfCountKey, uint64, *otlp.Point](counts, func(sum, cpu *uint64) { *sum += *cpu })
+}
+
+// Collect implements probe.Collector.
+func (p *process) Collect(m *otlp.Metrics) error {
+	gone := func(key bpfCountKey) bool { return p.env.Identity.Gone(key.Scope) }
+	return p.table.Collect(gone, func(key bpfCountKey, sum *uint64, entry *table.Entry[uint64, *otlp.Point]) {
+		if entry.State == nil || !entry.State.Live() {
+			entry.State = p.point(m, key)
+		}
+		entry.State.Add(*sum - entry.Last)
+	})
+}
+
+// point is the series that a kernel key counts for.
+func (p *process) point(m *otlp.Metrics, key bpfCountKey) *otlp.Point {
+	counter := m.Counter(counterOf(key.Kind))
+	if key.Scope == load.OverflowScope {
+		return counter.Overflow()
+	}
+	return counter.At(p.env.Identity.Resource(key.Scope), attributesOf(key)...)
+}
+
+func counterOf(kind bpfCountKind) string {
+	switch kind {
+	case bpfCountKindCOUNT_PROCESS, bpfCountKindCOUNT_THREAD:
+		return "linux.process.created"
+	case bpfCountKindCOUNT_EXEC:
+		return "linux.process.exec"
+	case bpfCountKindCOUNT_EXIT:
+		return "linux.process.exit"
+	case bpfCountKindCOUNT_SIGNAL, bpfCountKindCOUNT_FATAL:
+		return "linux.signal.count"
+	default:
+		return "linux.memory.oom_kills"
+	}
+}
+
+func attributesOf(key bpfCountKey) []otlp.Attr {
+	switch key.Kind {
+	case bpfCountKindCOUNT_PROCESS:
+		return []otlp.Attr{otlp.String("linux.task.type", "process")}
+	case bpfCountKindCOUNT_THREAD:
+		return []otlp.Attr{otlp.String("linux.task.type", "thread")}
+	case bpfCountKindCOUNT_EXIT:
+		if failure := errorType(unix.WaitStatus(key.Code)); failure != "" {
+			return []otlp.Attr{otlp.String("error.type", failure)}
+		}
+	case bpfCountKindCOUNT_SIGNAL:
+		return signalAttributes(key.Code, "sent")
+	case bpfCountKindCOUNT_FATAL:
+		return signalAttributes(key.Code, "fatal")
+	}
+	return nil
+}
+
+func signalAttributes(signal uint32, outcome string) []otlp.Attr {
+	return []otlp.Attr{
+		otlp.String("linux.signal.name", signalName(signal)),
+		otlp.String("linux.signal.outcome", outcome),
+	}
+}
+
+// errorType is the error.type of a process's end: the signal that killed it, or
+// the exit code unless it is 0.
+func errorType(status unix.WaitStatus) string {
+	switch {
+	case status.Signaled():
+		return signalName(uint32(status.Signal()))
+	case status.ExitStatus() != 0:
+		return strconv.Itoa(status.ExitStatus())
+	}
+	return ""
+}
+
+// sigRTMin is the first real-time signal as the kernel numbers them; C libraries
+// keep the first two or three for themselves and call a later one SIGRTMIN.
+const sigRTMin = 32
+
+// signalName is the signal's name: SIGTERM, or SIGRTMIN+2 in the kernel's count.
+func signalName(signal uint32) string {
+	if name := unix.SignalName(unix.Signal(signal)); name != "" {
+		return name
+	}
+	if signal >= sigRTMin {
+		return "SIGRTMIN+" + strconv.Itoa(int(signal-sigRTMin))
+	}
+	return strconv.Itoa(int(signal))
+}

@@ -1,0 +1,175 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"otelcol-ebpf/internal/event"
+	"otelcol-ebpf/internal/kernel"
+	"otelcol-ebpf/internal/load"
+	"otelcol-ebpf/internal/otlp"
+	"otelcol-ebpf/internal/probe"
+	"otelcol-ebpf/internal/ring"
+)
+
+func newProbe(config probe.Config, env probe.Env) (probe.Probe, error) {
+	return &process{config: *config.(*Config), env: env}, nil
+}
+
+type process struct {
+	config Config
+	env    probe.Env
+
+	collection *ebpf.Collection
+	reader     *ring.Reader
+	table      *countTable
+	strings    event.Interner
+
+	mu    sync.Mutex // guards links: Run detaches while Close may come
+	links []io.Closer
+}
+
+// Start implements probe.Probe.
+func (p *process) Start(context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.Close())
+		}
+	}()
+	spec, err := loadBpf()
+	if err != nil {
+		return err
+	}
+	types, err := p.env.Loader.Types()
+	if err != nil {
+		return err
+	}
+	variants := chooseVariants(func(tracepoint string) int { return kernel.TracepointArgs(types, tracepoint) })
+	if err := p.configure(spec, variants); err != nil {
+		return err
+	}
+	if p.collection, err = p.env.Loader.Load(spec, variants.leaveOut...); err != nil {
+		return err
+	}
+	p.env.Report.Programs(p.collection.Programs)
+	if p.table, err = newCountTable(p.collection.Maps[bpfMapCounts]); err != nil {
+		return err
+	}
+	p.env.Report.Table(bpfMapCounts, p.table)
+	p.reader, err = ring.NewReader(p.collection.Maps[bpfMapEvents], p.collection.Maps[bpfMapEventCounts], p.env.Linger)
+	if err != nil {
+		return err
+	}
+	p.env.Report.SetRing(p.reader)
+	return p.attach()
+}
+
+// variants says which programs suit this kernel.
+type variants struct {
+	leaveOut           []string
+	exitTellsGroup     bool
+	seesOldCredentials bool
+}
+
+// chooseVariants decides by the number of arguments that tracepoints pass here.
+func chooseVariants(args func(tracepoint string) int) variants {
+	var v variants
+	leave := func(programs ...string) { v.leaveOut = append(v.leaveOut, programs...) }
+	// 2: (task, group_dead), since v6.16.
+	if v.exitTellsGroup = args("sched_process_exit") >= 2; v.exitTellsGroup {
+		leave(bpfProgSchedProcessExit)
+	} else {
+		leave(bpfProgSchedProcessExitGroup)
+	}
+	// 2: (task, uid), since v6.8; before: (pid).
+	if args("mark_victim") >= 2 {
+		leave(bpfProgMarkVictimPid, bpfProgSignalGenerateVictim)
+	} else {
+		leave(bpfProgMarkVictim, bpfProgSignalGenerate)
+	}
+	if v.seesOldCredentials = args("sched_prepare_exec") > 0; !v.seesOldCredentials {
+		leave(bpfProgSchedPrepareExec)
+	}
+	return v
+}
+
+func (p *process) configure(spec *ebpf.CollectionSpec, v variants) error {
+	var argsLimit uint32
+	if p.config.CaptureArgs {
+		argsLimit = p.config.MaxArgsBytes
+	}
+	for name, value := range map[string]any{
+		bpfVarSendExec:           p.env.Events("process.exec") || p.env.Track,
+		bpfVarSendExit:           p.env.Events("process.exit") || p.env.Track,
+		bpfVarSendOom:            p.env.Events("process.oom_killed"),
+		bpfVarSendFork:           p.env.Track,
+		bpfVarArgsLimit:          argsLimit,
+		bpfVarExitTellsGroup:     v.exitTellsGroup,
+		bpfVarSeesOldCredentials: v.seesOldCredentials,
+	} {
+		if err := load.Set(spec, name, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// attach attaches what was loaded. Only sched_prepare_exec may fail: then
+// capabilities gained are not reported.
+func (p *process) attach() error {
+	for name, program := range p.collection.Programs {
+		l, err := link.AttachTracing(link.TracingOptions{Program: program})
+		if err != nil {
+			return fmt.Errorf("attach %s: %w", name, err)
+		}
+		p.mu.Lock()
+		p.links = append(p.links, l)
+		p.mu.Unlock()
+	}
+	for _, hook := range Type().Metadata.Requires.Hooks {
+		p.env.Report.Hook(hook.Name)
+	}
+	return nil
+}
+
+// detach stops the kernel side; maps stay readable.
+func (p *process) detach() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, l := range p.links {
+		// A link is a descriptor; closing it can only fail if it is closed already.
+		_ = l.Close()
+	}
+	p.links = nil
+}
+
+// Close implements probe.Probe.
+func (p *process) Close() error {
+	p.detach()
+	p.env.Report.Programs(nil)
+	var err error
+	if p.reader != nil {
+		err = p.reader.Close()
+	}
+	if p.collection != nil {
+		p.collection.Close()
+	}
+	return err
+}
+
+// Run implements probe.Streamer.
+func (p *process) Run(ctx context.Context, logs *otlp.Logs) error {
+	e := newEmitter(p, logs)
+	return p.reader.Run(ctx, ring.Handler{
+		Record: e.record,
+		Full:   logs.Full,
+		Flush:  func() error { return logs.Flush(ctx) },
+		Detach: p.detach,
+	})
+}

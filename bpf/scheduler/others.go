@@ -1,0 +1,9 @@
+//go:build !linux
+
+package scheduler
+
+import "otelcol-ebpf/internal/probe"
+
+func newProbe(probe.Config, probe.Env) (probe.Probe, error) {
+	return nil, probe.ErrUnsupported
+}

@@ -1,0 +1,248 @@
+package syscalls
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"strconv"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"otelcol-ebpf/internal/load"
+	"otelcol-ebpf/internal/otlp"
+	"otelcol-ebpf/internal/probe"
+	"otelcol-ebpf/internal/table"
+)
+
+func newProbe(config probe.Config, env probe.Env) (probe.Probe, error) {
+	return &syscalls{config: *config.(*Config), env: env}, nil
+}
+
+type syscalls struct {
+	config Config
+	env    probe.Env
+
+	collection *ebpf.Collection
+	links      []io.Closer
+	counts     *countTable
+	durations  *durationTable
+}
+
+// points are the two series that one key counts for; errors is nil for successes.
+type points struct {
+	count, errors *otlp.Point
+}
+
+type (
+	countTable    = table.Table[bpfSyscallKey, uint64, points]
+	durationTable = table.Table[bpfDurationKey, bpfHistogram, *otlp.HistogramPoint]
+)
+
+// Start implements probe.Probe.
+func (s *syscalls) Start(context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	spec, err := loadBpf()
+	if err != nil {
+		return err
+	}
+	types, err := s.env.Loader.Types()
+	if err != nil {
+		return err
+	}
+	var leaveOut []string
+	if !s.config.Latency {
+		leaveOut = append(leaveOut, bpfProgSysEnter)
+	}
+	if err := s.configure(spec); err != nil {
+		return err
+	}
+	load.TaskStorage(types, spec.Maps[bpfMapStarted], spec.Maps[bpfMapStartedByTid])
+	if s.collection, err = s.env.Loader.Load(spec, leaveOut...); err != nil {
+		return err
+	}
+	s.env.Report.Programs(s.collection.Programs)
+	if err := s.openTables(); err != nil {
+		return err
+	}
+	return s.attach()
+}
+
+// bitmap is a word array of BPF: one bit for each call of the native and of the
+// 32-bit table.
+type bitmap [2][16]uint64
+
+// bitmapOf marks the calls that want is true for.
+func bitmapOf(want func(name string) bool) bitmap {
+	var b bitmap
+	native, compat := tables(runtime.GOARCH)
+	for abi, names := range []map[int]string{native, compat} {
+		for number := range len(b[abi]) * 64 {
+			name, ok := names[number]
+			if !ok {
+				name = "" // newer than the table: only a filter by exclusion lets it in
+			}
+			if want(name) {
+				b[abi][number/64] |= 1 << (number % 64)
+			}
+		}
+	}
+	return b
+}
+
+func (s *syscalls) configure(spec *ebpf.CollectionSpec) error {
+	for name, value := range map[string]any{
+		bpfVarSyscallFiltered: len(s.config.Include)+len(s.config.Exclude) > 0,
+		bpfVarSyscallCounted:  bitmapOf(s.config.counts),
+		bpfVarSyscallLatency:  s.config.Latency,
+		bpfVarSyscallTimed:    bitmapOf(s.config.times),
+	} {
+		if err := load.Set(spec, name, value); err != nil {
+			return err
+		}
+	}
+	if !s.config.Latency {
+		// An unused map still takes memory: leave room for the overflow series only.
+		spec.Maps[bpfMapDurations].MaxEntries = 0
+	}
+	return nil
+}
+
+func (s *syscalls) openTables() (err error) {
+	counts, durations := s.collection.Maps[bpfMapCounts], s.collection.Maps[bpfMapDurations]
+	err = load.InsertOverflow(counts,
+		bpfSyscallKey{Scope: load.OverflowScope}, bpfSyscallKey{Scope: load.OverflowScope, Error: 1})
+	if err != nil {
+		return err
+	}
+	s.counts, err = table.New[bpfSyscallKey, uint64, points](counts, func(sum, cpu *uint64) { *sum += *cpu })
+	if err != nil {
+		return err
+	}
+	s.env.Report.Table(bpfMapCounts, s.counts)
+	if !s.config.Latency {
+		return nil
+	}
+	if err := load.InsertOverflow(durations, bpfDurationKey{Scope: load.OverflowScope}); err != nil {
+		return err
+	}
+	s.durations, err = table.New[bpfDurationKey, bpfHistogram, *otlp.HistogramPoint](durations, addHistogram)
+	if err != nil {
+		return err
+	}
+	s.env.Report.Table(bpfMapDurations, s.durations)
+	return nil
+}
+
+func addHistogram(sum, cpu *bpfHistogram) {
+	table.HistogramOf(sum).Add(table.HistogramOf(cpu))
+}
+
+func (s *syscalls) attach() error {
+	for name, program := range s.collection.Programs {
+		l, err := link.AttachTracing(link.TracingOptions{Program: program})
+		if err != nil {
+			return fmt.Errorf("attach %s: %w", name, err)
+		}
+		s.links = append(s.links, l)
+		s.env.Report.Hook("tp_btf/" + name)
+	}
+	return nil
+}
+
+// Close implements probe.Probe.
+func (s *syscalls) Close() error {
+	var errs []error
+	for _, l := range s.links {
+		errs = append(errs, l.Close())
+	}
+	s.links = nil
+	s.env.Report.Programs(nil)
+	if s.collection != nil {
+		s.collection.Close()
+	}
+	return errors.Join(errs...)
+}
+
+// Collect implements probe.Collector.
+func (s *syscalls) Collect(m *otlp.Metrics) error {
+	if err := s.collectCounts(m); err != nil {
+		return err
+	}
+	if s.durations == nil {
+		return nil
+	}
+	return s.collectDurations(m)
+}
+
+func (s *syscalls) collectCounts(m *otlp.Metrics) error {
+	gone := func(key bpfSyscallKey) bool { return s.env.Identity.Gone(key.Scope) }
+	return s.counts.Collect(gone, func(key bpfSyscallKey, sum *uint64, entry *table.Entry[uint64, points]) {
+		p := &entry.State
+		if p.count == nil || !p.count.Live() || p.errors != nil && !p.errors.Live() {
+			*p = s.points(m, key)
+		}
+		p.count.Add(*sum - entry.Last)
+		if p.errors != nil {
+			p.errors.Add(*sum - entry.Last)
+		}
+	})
+}
+
+func (s *syscalls) points(m *otlp.Metrics, key bpfSyscallKey) points {
+	count, failed := m.Counter("linux.syscall.count"), m.Counter("linux.syscall.errors")
+	if key.Scope == load.OverflowScope {
+		p := points{count: count.Overflow()}
+		if key.Error != 0 {
+			p.errors = failed.Overflow()
+		}
+		return p
+	}
+	resource := s.env.Identity.Resource(key.Scope)
+	attributes := attributesOf(key.Number, key.Abi)
+	p := points{count: count.At(resource, attributes...)}
+	if key.Error != 0 {
+		p.errors = failed.At(resource, append(attributes, otlp.String("error.type", errorName(key.Error)))...)
+	}
+	return p
+}
+
+func (s *syscalls) collectDurations(m *otlp.Metrics) error {
+	duration := m.Histogram("linux.syscall.duration")
+	gone := func(key bpfDurationKey) bool { return s.env.Identity.Gone(key.Scope) }
+	return s.durations.Collect(gone, func(key bpfDurationKey, sum *bpfHistogram, entry *table.Entry[bpfHistogram, *otlp.HistogramPoint]) {
+		if entry.State == nil || !entry.State.Live() {
+			if key.Scope == load.OverflowScope {
+				entry.State = duration.Overflow()
+			} else {
+				entry.State = duration.At(s.env.Identity.Resource(key.Scope), attributesOf(key.Number, key.Abi)...)
+			}
+		}
+		table.HistogramOf(sum).Merge(entry.State, table.HistogramOf(&entry.Last))
+	})
+}
+
+func attributesOf(number, abi uint16) []otlp.Attr {
+	isCompat := bpfAbi(abi) == bpfAbiABI_COMPAT
+	attributes := []otlp.Attr{otlp.String("linux.syscall.name", nameOf(int(number), isCompat))}
+	if isCompat {
+		attributes = append(attributes, otlp.String("linux.syscall.abi", "compat"))
+	}
+	return attributes
+}
+
+// errorName is the symbolic name of an errno. The kernel returns a few codes that
+// have none in user space, such as ENOTSUPP (524).
+func errorName(errno uint32) string {
+	if name := unix.ErrnoName(unix.Errno(errno)); name != "" {
+		return name
+	}
+	return "errno_" + strconv.Itoa(int(errno))
+}

@@ -1,0 +1,241 @@
+// Package load turns the objects that bpf2go generated into programs and maps
+// in the kernel: settings written before the load, one copy of the kernel's BTF
+// for all, map sizes from the configuration, and verifier errors that a person
+// can read.
+package load
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+
+	"otelcol-ebpf/internal/kernel"
+)
+
+// Settings are the constants that bpf/include/settings.h declares, in the
+// kernel's terms.
+type Settings struct {
+	// Scope is SCOPE_HOST (0), SCOPE_CONTAINER (1) or SCOPE_PROCESS (2).
+	Scope uint32
+	// CgroupSource is an enum cgroup_source value.
+	CgroupSource uint32
+	// SelfTGID is the receiver's own thread group id in the initial pid namespace.
+	SelfTGID uint32
+	// Metrics tells that somebody consumes metrics.
+	Metrics bool
+	// EventsPerSecond is the rate limit of each probe's events; 0 is none.
+	EventsPerSecond uint32
+	// RingBytes is the size of each probe's ring buffer: a power of two, a
+	// multiple of the page size.
+	RingBytes uint32
+	// HistogramScale is 0 to 3; HistogramBounds its table of bounds, as
+	// bpf/include/histogram.h describes it.
+	HistogramScale  uint32
+	HistogramBounds []uint64
+	// MaxSeries sizes the per-CPU hashes that hold one entry per series: their
+	// max_entries in C counts multiples of it.
+	MaxSeries uint32
+}
+
+// Loader loads collections. It is safe for concurrent use.
+type Loader struct {
+	settings Settings
+	types    *btf.Cache
+}
+
+// New returns a loader that applies the settings to whatever it loads. It
+// touches no kernel state.
+func New(settings Settings) *Loader {
+	return &Loader{settings: settings, types: btf.NewCache()}
+}
+
+// Settings returns what the loader applies.
+func (l *Loader) Settings() Settings {
+	return l.settings
+}
+
+// Types is the running kernel's BTF, read once for all probes.
+func (l *Loader) Types() (*btf.Spec, error) {
+	types, err := l.types.Kernel()
+	if err != nil {
+		return nil, fmt.Errorf("kernel BTF: %w", err)
+	}
+	return types, nil
+}
+
+// Load applies the settings that the spec declares and loads what is left of it
+// after the programs in leaveOut are taken away: those are variants for other
+// kernels. The collection is the caller's to close; on an error nothing stays
+// loaded.
+func (l *Loader) Load(spec *ebpf.CollectionSpec, leaveOut ...string) (*ebpf.Collection, error) {
+	for _, name := range leaveOut {
+		delete(spec.Programs, name)
+	}
+	if err := l.apply(spec); err != nil {
+		return nil, err
+	}
+	collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: l.types})
+	if err != nil {
+		return nil, Readable(err)
+	}
+	return collection, nil
+}
+
+func (l *Loader) apply(spec *ebpf.CollectionSpec) error {
+	s := l.settings
+	for name, value := range map[string]any{
+		"setting_scope":             s.Scope,
+		"setting_cgroup_source":     s.CgroupSource,
+		"setting_self_tgid":         s.SelfTGID,
+		"setting_metrics":           s.Metrics,
+		"setting_events_per_second": s.EventsPerSecond,
+		"setting_histogram_scale":   s.HistogramScale,
+	} {
+		if err := Set(spec, name, value); err != nil {
+			return err
+		}
+	}
+	if variable, ok := spec.Variables["histogram_bounds"]; ok {
+		bounds := make([]uint64, variable.Size()/8)
+		copy(bounds, s.HistogramBounds)
+		if err := Set(spec, "histogram_bounds", bounds); err != nil {
+			return err
+		}
+	}
+	for _, m := range spec.Maps {
+		l.size(m)
+	}
+	return nil
+}
+
+// Set writes a constant that the spec's programs may declare; one that none of
+// them reads is not in the spec, and that is no error.
+func Set(spec *ebpf.CollectionSpec, name string, value any) error {
+	variable, ok := spec.Variables[name]
+	if !ok {
+		return nil
+	}
+	if err := variable.Set(value); err != nil {
+		return fmt.Errorf("set %s: %w", name, err)
+	}
+	return nil
+}
+
+// size gives maps the sizes that the settings ask for.
+func (l *Loader) size(m *ebpf.MapSpec) {
+	switch {
+	case m.Type == ebpf.RingBuf && m.Name == "events":
+		m.MaxEntries = l.settings.RingBytes
+	case m.Type == ebpf.PerCPUHash:
+		m.MaxEntries *= l.settings.MaxSeries
+		// Room for the overflow series besides.
+		m.MaxEntries += overflowKeys
+		l.cutHistogram(m)
+	}
+}
+
+// cutHistogram shortens values that end in a struct histogram to the slots that
+// the scale has. The map then goes without BTF for its value, which describes the
+// longest one.
+func (l *Loader) cutHistogram(m *ebpf.MapSpec) {
+	slots, ok := trailingSlots(m.Value)
+	if !ok {
+		return
+	}
+	used := 2 + uint32(64)<<l.settings.HistogramScale
+	m.ValueSize -= 4 * (slots - used)
+	m.Key, m.Value = nil, nil
+}
+
+// trailingSlots is the number of slots of the struct histogram that t is or ends in.
+func trailingSlots(t btf.Type) (uint32, bool) {
+	for {
+		s, ok := btf.UnderlyingType(t).(*btf.Struct)
+		if !ok || len(s.Members) == 0 {
+			return 0, false
+		}
+		last := s.Members[len(s.Members)-1].Type
+		if s.Name == "histogram" {
+			slots, ok := last.(*btf.Array)
+			if !ok {
+				return 0, false
+			}
+			return slots.Nelems, true
+		}
+		t = last
+	}
+}
+
+// TaskStorage fits the pair of maps in which programs keep what they know of a
+// task to the running kernel: task storage since v5.11, before it a hash by tid. The
+// one that is not used stays in the spec, because the programs' dead branches
+// name it, but takes no memory.
+func TaskStorage(types *btf.Spec, storage, byTID *ebpf.MapSpec) {
+	if kernel.HasHelper(types, "BPF_FUNC_task_storage_get") {
+		byTID.MaxEntries = 1
+		return
+	}
+	storage.Type = ebpf.Hash
+	storage.MaxEntries = 1
+	storage.Flags = 0
+}
+
+// overflowKeys is more than any probe's overflow series.
+const overflowKeys = 16
+
+// OverflowScope is the scope in the key of an overflow series: SERIES_OVERFLOW.
+const OverflowScope = ^uint64(0)
+
+// InsertOverflow inserts the keys of a map's overflow series, as
+// bpf/include/series.h asks; K is the map's key, whose first field, the scope, the
+// caller has set to OverflowScope.
+func InsertOverflow[K any](m *ebpf.Map, keys ...K) error {
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return fmt.Errorf("number of CPUs: %w", err)
+	}
+	zero := make([][]byte, cpus)
+	for i := range zero {
+		zero[i] = make([]byte, m.ValueSize())
+	}
+	for _, key := range keys {
+		if err := m.Update(key, zero, ebpf.UpdateNoExist); err != nil {
+			return fmt.Errorf("overflow series of %s: %w", m, err)
+		}
+	}
+	return nil
+}
+
+// verifierLines is how much of the end of a verifier log an error shows: the
+// last lines hold the refused instruction and why.
+const verifierLines = 12
+
+// Readable shortens an error of a load for people: of the verifier's log, which
+// can be megabytes, the last lines. Errors.Is and As see the original.
+func Readable(err error) error {
+	var verifier *ebpf.VerifierError
+	if !errors.As(err, &verifier) {
+		return err
+	}
+	log := verifier.Log
+	if len(log) > verifierLines {
+		log = log[len(log)-verifierLines:]
+	}
+	// The program's name stands before the verifier's own text.
+	context, _, _ := strings.Cut(err.Error(), ": "+verifier.Cause.Error())
+	return &readableError{
+		text:  fmt.Sprintf("%s: %v:\n\t%s", context, verifier.Cause, strings.Join(log, "\n\t")),
+		cause: err,
+	}
+}
+
+type readableError struct {
+	text  string
+	cause error
+}
+
+func (e *readableError) Error() string { return e.text }
+func (e *readableError) Unwrap() error { return e.cause }
