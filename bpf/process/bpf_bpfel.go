@@ -150,16 +150,13 @@ const (
 	bpfMapEvents                 = "events"
 	bpfMapExecScratch            = "exec_scratch"
 	bpfMapExited                 = "exited"
-	bpfMapKilled                 = "killed"
 	bpfProgMarkVictim            = "mark_victim"
-	bpfProgMarkVictimPid         = "mark_victim_pid"
 	bpfProgSchedPrepareExec      = "sched_prepare_exec"
 	bpfProgSchedProcessExec      = "sched_process_exec"
 	bpfProgSchedProcessExit      = "sched_process_exit"
 	bpfProgSchedProcessExitGroup = "sched_process_exit_group"
 	bpfProgSchedProcessFork      = "sched_process_fork"
 	bpfProgSignalGenerate        = "signal_generate"
-	bpfProgSignalGenerateVictim  = "signal_generate_victim"
 	bpfVarArgsLimit              = "args_limit"
 	bpfVarExitTellsGroup         = "exit_tells_group"
 	bpfVarSeesOldCredentials     = "sees_old_credentials"
@@ -223,14 +220,12 @@ type bpfSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
 	MarkVictim            *ebpf.ProgramSpec `ebpf:"mark_victim"`
-	MarkVictimPid         *ebpf.ProgramSpec `ebpf:"mark_victim_pid"`
 	SchedPrepareExec      *ebpf.ProgramSpec `ebpf:"sched_prepare_exec"`
 	SchedProcessExec      *ebpf.ProgramSpec `ebpf:"sched_process_exec"`
 	SchedProcessExit      *ebpf.ProgramSpec `ebpf:"sched_process_exit"`
 	SchedProcessExitGroup *ebpf.ProgramSpec `ebpf:"sched_process_exit_group"`
 	SchedProcessFork      *ebpf.ProgramSpec `ebpf:"sched_process_fork"`
 	SignalGenerate        *ebpf.ProgramSpec `ebpf:"signal_generate"`
-	SignalGenerateVictim  *ebpf.ProgramSpec `ebpf:"signal_generate_victim"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
@@ -244,7 +239,6 @@ type bpfMapSpecs struct {
 	Events             *ebpf.MapSpec `ebpf:"events"`
 	ExecScratch        *ebpf.MapSpec `ebpf:"exec_scratch"`
 	Exited             *ebpf.MapSpec `ebpf:"exited"`
-	Killed             *ebpf.MapSpec `ebpf:"killed"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
@@ -298,7 +292,6 @@ type bpfMaps struct {
 	Events             *ebpf.Map `ebpf:"events"`
 	ExecScratch        *ebpf.Map `ebpf:"exec_scratch"`
 	Exited             *ebpf.Map `ebpf:"exited"`
-	Killed             *ebpf.Map `ebpf:"killed"`
 }
 
 func (m *bpfMaps) Close() error {
@@ -310,7 +303,6 @@ func (m *bpfMaps) Close() error {
 		m.Events,
 		m.ExecScratch,
 		m.Exited,
-		m.Killed,
 	)
 }
 
@@ -343,27 +335,23 @@ type bpfVariables struct {
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
 	MarkVictim            *ebpf.Program `ebpf:"mark_victim"`
-	MarkVictimPid         *ebpf.Program `ebpf:"mark_victim_pid"`
 	SchedPrepareExec      *ebpf.Program `ebpf:"sched_prepare_exec"`
 	SchedProcessExec      *ebpf.Program `ebpf:"sched_process_exec"`
 	SchedProcessExit      *ebpf.Program `ebpf:"sched_process_exit"`
 	SchedProcessExitGroup *ebpf.Program `ebpf:"sched_process_exit_group"`
 	SchedProcessFork      *ebpf.Program `ebpf:"sched_process_fork"`
 	SignalGenerate        *ebpf.Program `ebpf:"signal_generate"`
-	SignalGenerateVictim  *ebpf.Program `ebpf:"signal_generate_victim"`
 }
 
 func (p *bpfPrograms) Close() error {
 	return _BpfClose(
 		p.MarkVictim,
-		p.MarkVictimPid,
 		p.SchedPrepareExec,
 		p.SchedProcessExec,
 		p.SchedProcessExit,
 		p.SchedProcessExitGroup,
 		p.SchedProcessFork,
 		p.SignalGenerate,
-		p.SignalGenerateVictim,
 	)
 }
 

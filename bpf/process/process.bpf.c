@@ -8,7 +8,7 @@
  * holds what the kernel resolved, not what the caller's pointer said.
  * sched_process_exit fires for every thread; the last one of a group is the
  * process's exit. sched_process_fork and signal_generate are only counted.
- * mark_victim is the OOM killer's choice; sched_prepare_exec (v6.10, optional) sees
+ * mark_victim is the OOM killer's choice, where the kernel passes the victim; sched_prepare_exec (v6.10, optional) sees
  * the credentials before an exec, from which "capabilities gained" follows.
  *
  * Kernel: 5.10. Not seen: the arguments' later rewriting by the process; the
@@ -159,14 +159,6 @@ struct {
 	__type(key, u64);
 	__type(value, u8);
 } exited SEC(".maps");
-
-/* Who was sent SIGKILL by the kernel last, by pid: mark_victim before v6.8 names no task. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 1024);
-	__type(key, u32);
-	__type(value, struct oom_event);
-} killed SEC(".maps");
 
 static __always_inline void count(u64 scope, u32 kind, u32 code)
 {
@@ -500,8 +492,6 @@ int BPF_PROG(sched_process_fork, struct task_struct *parent, struct task_struct 
 
 /* signals and the OOM killer */
 
-#define SIGKILL 9
-#define SEND_SIG_PRIV 1 /* include/linux/sched/signal.h: sent by the kernel */
 #define PAGE_COUNTER_SLACK 64 /* MEMCG_CHARGE_BATCH: charges come in batches of it */
 #define CGROUP_DEPTH 16
 
@@ -544,7 +534,10 @@ int BPF_PROG(signal_generate, int signal, struct kernel_siginfo *info, struct ta
 	return 0;
 }
 
-/* v6.8 and later pass the victim (72ba14deb40a). */
+/*
+ * The victim is passed since 72ba14deb40a (v6.8, and the stable releases of older
+ * kernels that took it over); before, a pid is, and current is not the victim.
+ */
 SEC("tp_btf/mark_victim")
 int BPF_PROG(mark_victim, struct task_struct *task)
 {
@@ -555,41 +548,6 @@ int BPF_PROG(mark_victim, struct task_struct *task)
 		return 0;
 	fill_oom(&event, task);
 	event_send(&event, sizeof(event));
-	return 0;
-}
-
-/*
- * Before v6.8 mark_victim passes a pid, and current is the task that asked for
- * memory, not the victim. But the killer sends SIGKILL just before it marks, so
- * the victim is remembered there.
- */
-SEC("tp_btf/signal_generate")
-int BPF_PROG(signal_generate_victim, int signal, long info, struct task_struct *task)
-{
-	struct oom_event event = {};
-	u32 pid = task->pid;
-
-	if (is_self(task->tgid))
-		return 0;
-	count(task_scope(task), COUNT_SIGNAL, signal);
-	if (signal != SIGKILL || info != SEND_SIG_PRIV)
-		return 0;
-	fill_oom(&event, task);
-	bpf_map_update_elem(&killed, &pid, &event, BPF_ANY);
-	return 0;
-}
-
-SEC("tp_btf/mark_victim")
-int BPF_PROG(mark_victim_pid, u32 pid)
-{
-	struct oom_event *event = bpf_map_lookup_elem(&killed, &pid);
-
-	if (!event)
-		return 0;
-	count(setting_scope == SCOPE_CONTAINER ? event->header.cgroup_id : 0, COUNT_OOM, 0);
-	if (send_oom && event_admit())
-		event_send(event, sizeof(*event));
-	bpf_map_delete_elem(&killed, &pid);
 	return 0;
 }
 

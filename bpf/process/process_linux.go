@@ -67,13 +67,14 @@ func (p *process) Start(context.Context) (err error) {
 		return err
 	}
 	p.env.Report.SetRing(p.reader)
-	return p.attach()
+	return p.attach(variants)
 }
 
 // variants says which programs suit this kernel.
 type variants struct {
 	leaveOut           []string
 	exitTellsGroup     bool
+	namesVictim        bool
 	seesOldCredentials bool
 }
 
@@ -87,11 +88,9 @@ func chooseVariants(args func(tracepoint string) int) variants {
 	} else {
 		leave(bpfProgSchedProcessExitGroup)
 	}
-	// 2: (task, uid), since v6.8; before: (pid).
-	if args("mark_victim") >= 2 {
-		leave(bpfProgMarkVictimPid, bpfProgSignalGenerateVictim)
-	} else {
-		leave(bpfProgMarkVictim, bpfProgSignalGenerate)
+	// 2: (task, uid); before v6.8 and the stable updates that took it over: (pid).
+	if v.namesVictim = args("mark_victim") >= 2; !v.namesVictim {
+		leave(bpfProgMarkVictim)
 	}
 	if v.seesOldCredentials = args("sched_prepare_exec") > 0; !v.seesOldCredentials {
 		leave(bpfProgSchedPrepareExec)
@@ -120,9 +119,8 @@ func (p *process) configure(spec *ebpf.CollectionSpec, v variants) error {
 	return nil
 }
 
-// attach attaches what was loaded. Only sched_prepare_exec may fail: then
-// capabilities gained are not reported.
-func (p *process) attach() error {
+// attach attaches what was loaded and reports what this kernel does not have.
+func (p *process) attach(v variants) error {
 	for name, program := range p.collection.Programs {
 		l, err := link.AttachTracing(link.TracingOptions{Program: program})
 		if err != nil {
@@ -133,7 +131,14 @@ func (p *process) attach() error {
 		p.mu.Unlock()
 	}
 	for _, hook := range Type().Metadata.Requires.Hooks {
-		p.env.Report.Hook(hook.Name)
+		switch {
+		case hook.Name == "tp_btf/mark_victim" && !v.namesVictim:
+			p.env.Report.Miss(hook.Name, errors.New("this kernel does not tell the victim: no OOM kills"))
+		case hook.Name == "tp_btf/sched_prepare_exec" && !v.seesOldCredentials:
+			p.env.Report.Miss(hook.Name, errors.New("not in this kernel: no capabilities gained"))
+		default:
+			p.env.Report.Hook(hook.Name)
+		}
 	}
 	return nil
 }

@@ -211,6 +211,8 @@ func TestCgroupsAreBounded(t *testing.T) {
 	for id, container := range ids {
 		wantContainer(t, i.Container(id), container, "")
 	}
+	i.cgroups.mu.Lock()
+	defer i.cgroups.mu.Unlock()
 	if i.cgroups.known.len() > 5 || i.cgroups.resources.len() > 5 || i.cgroups.unknown.len() > 5 || i.Unknown() != 0 {
 		t.Errorf("%d cgroups, %d resources, %d unknown ids are kept; %d lookups failed", i.cgroups.known.len(),
 			i.cgroups.resources.len(), i.cgroups.unknown.len(), i.Unknown())

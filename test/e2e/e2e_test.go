@@ -273,7 +273,7 @@ func TestTerminate(t *testing.T) {
 	needRoot(t)
 	o, dir := toFiles(t)
 	// Only the collection at the end can deliver metrics, and only its flush the last record.
-	o.set = []string{"receivers::ebpf::collection_interval: 10m", "receivers::ebpf::initial_delay: 10m"}
+	o.set = []string{"receivers::ebpf::collection_interval: 10m", "receivers::ebpf::initial_delay: 10m", "receivers::ebpf::limits::series_expiry: 0s"}
 	c := startReady(t, o)
 	objects := c.objects(t)
 	p := newProgram(t)
@@ -303,8 +303,9 @@ func TestKill(t *testing.T) {
 	o, _ := toFiles(t)
 	c := startReady(t, o)
 	objects := c.objects(t)
-	if len(objects.programs) == 0 {
-		t.Fatal("the Collector has no program")
+	// While it runs they must be found, or their absence later says nothing.
+	if len(objects.programs) == 0 || objects.left() == nil {
+		t.Fatalf("of the running Collector's %v nothing is found in the kernel", objects)
 	}
 	c.signal(t, syscall.SIGKILL)
 	c.waitExit(t)
