@@ -68,7 +68,7 @@ static __always_inline bool text_append_path(struct text *text, struct vfsmount 
 		struct mount *mount = (void *)text->mount;
 		struct dentry *parent = BPF_CORE_READ(at, d_parent);
 
-		if (at == BPF_CORE_READ(mount, mnt.mnt_root) || at == parent) {
+		if (at == BPF_CORE_READ(mount, mnt.mnt_root)) {
 			struct mount *above = BPF_CORE_READ(mount, mnt_parent);
 
 			if (above == mount)
@@ -81,6 +81,8 @@ static __always_inline bool text_append_path(struct text *text, struct vfsmount 
 			return false;
 		if (text_append(text, BPF_CORE_READ(at, d_name.name), NAME_SIZE) < 0)
 			return false;
+		if (at == parent) /* in no folder: an anonymous file */
+			return true;
 		text->dentry = (u64)parent;
 	}
 	return false;

@@ -264,7 +264,7 @@ func (e *emitter) executableOf(ids *bpfProcessIds) string {
 
 // follow takes note of a new process, which runs its parent's program.
 func (e *emitter) follow(r *bpfForkEvent) {
-	parent, _ := e.p.env.Identity.Process(r.Ids.ParentPid, r.Ids.ParentStart)
+	parent := enrich.Process{PID: r.Ids.ParentPid, Start: r.Ids.ParentStart}
 	e.p.env.Identity.Fork(parent, enrich.Process{
 		PID: r.Ids.Pid, ParentPID: r.Ids.ParentPid, Start: r.Ids.Start,
 		Cgroup: r.Header.CgroupId, UID: r.Ids.RealUid,

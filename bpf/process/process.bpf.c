@@ -268,7 +268,7 @@ static __always_inline void append_executable(struct exec_event *event, struct t
 	if (is_unlinked(dentry))
 		event->flags |= EXEC_DELETED;
 	if (is_memfd(mnt, dentry))
-		event->flags |= EXEC_MEMFD;
+		event->flags |= EXEC_MEMFD | EXEC_DELETED;
 	if (!text_append_path(text, mnt, dentry))
 		event->flags |= EXEC_EXECUTABLE_TRUNCATED;
 	event->executable_size = text->length - begin;

@@ -35,6 +35,9 @@ type tracker struct {
 	done     chan struct{}
 }
 
+// trackerRing holds a few hundred events of cgroups, which take kilobytes at most.
+const trackerRing = 256 << 10
+
 // startTracker loads and attaches the programs for the hierarchy, and calls
 // handle from a goroutine of its own with each event until stop. On an error it
 // has released everything.
@@ -47,7 +50,7 @@ func startTracker(loader *load.Loader, hierarchy uint32, handle func(cgroupEvent
 	if err := load.Set(spec, cgroupVarSettingHierarchy, hierarchy); err != nil {
 		return nil, err
 	}
-	if t.collection, err = loader.Load(spec); err != nil {
+	if t.collection, err = loader.WithRing(trackerRing).Load(spec); err != nil {
 		return nil, fmt.Errorf("load cgroup programs: %w", err)
 	}
 	if t.reader, err = ringbuf.NewReader(t.collection.Maps[cgroupMapEvents]); err != nil {

@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/rlimit"
 
 	"otelcol-ebpf/internal/kernel"
 )
@@ -44,12 +46,21 @@ type Settings struct {
 type Loader struct {
 	settings Settings
 	types    *btf.Cache
+	memlock  *sync.Once
 }
 
 // New returns a loader that applies the settings to whatever it loads. It
 // touches no kernel state.
 func New(settings Settings) *Loader {
-	return &Loader{settings: settings, types: btf.NewCache()}
+	return &Loader{settings: settings, types: btf.NewCache(), memlock: &sync.Once{}}
+}
+
+// WithRing returns a loader that gives rings another size and shares everything
+// else.
+func (l *Loader) WithRing(bytes uint32) *Loader {
+	other := *l
+	other.settings.RingBytes = bytes
+	return &other
 }
 
 // Settings returns what the loader applies.
@@ -77,6 +88,9 @@ func (l *Loader) Load(spec *ebpf.CollectionSpec, leaveOut ...string) (*ebpf.Coll
 	if err := l.apply(spec); err != nil {
 		return nil, err
 	}
+	// Before v5.11 BPF memory counts against RLIMIT_MEMLOCK. Where the limit cannot be
+	// raised, the load itself tells whether it was too low.
+	l.memlock.Do(func() { _ = rlimit.RemoveMemlock() })
 	collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: l.types})
 	if err != nil {
 		return nil, Readable(err)
