@@ -9,7 +9,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/collector/consumer"
@@ -20,6 +23,7 @@ import (
 	"otelcol-ebpf/internal/kernel"
 	"otelcol-ebpf/internal/load"
 	"otelcol-ebpf/internal/otlp"
+	"otelcol-ebpf/internal/probe"
 )
 
 // Settings are what the engine needs from the receiver. Metrics and Logs may be
@@ -32,8 +36,13 @@ type Settings struct {
 	Logs    consumer.Logs
 	// Observe is told how many items the consumers took or refused.
 	Observe Observer
-	// Status is told about changes of the component's health; it may be nil.
+	// Status is told about changes of the component's health; it may be nil. It is
+	// told nothing when the start goes well, which the Collector says itself, nor
+	// after the shutdown has begun.
 	Status func(*StatusEvent)
+	// Retry bounds how long a consumer that refuses for now is asked again; each
+	// zero is the default.
+	Retry Retry
 }
 
 // Observer counts what is handed on; receiverhelper.ObsReport has these methods.
@@ -51,40 +60,50 @@ type StatusEvent struct {
 	Permanent bool
 }
 
-// Engine runs the probes of one receiver. Start and Shutdown may each be called
-// once; a new Engine starts anew.
+// Engine runs the probes of one receiver. Start, Run and Shutdown may each be
+// called once, in that order; a new Engine starts anew.
 type Engine struct {
 	settings Settings
 	logger   *zap.Logger
 	clock    *kernel.Clock
 	loader   *load.Loader
 	identity *enrich.Identity
+	// prepare is prepareKernel, or what a test needs in its place.
+	prepare func(context.Context) error
 
-	// runCtx ends when the probes shall stop, deliverCtx when what they left must
-	// have been delivered. Neither descends from Start's context.
-	runCtx, deliverCtx   context.Context
-	stopRun, stopDeliver context.CancelFunc
-	running              sync.WaitGroup
+	// runCtx ends when the probes shall stop, retryCtx when nothing that was refused
+	// is offered again, deliverCtx when what the probes left must have been
+	// delivered. None descends from Start's context.
+	runCtx, retryCtx, deliverCtx    context.Context
+	stopRun, stopRetry, stopDeliver context.CancelFunc
+	streams, collecting             sync.WaitGroup
+	cutShort                        atomic.Bool // something was refused because deliverCtx ended
 
-	mu     sync.Mutex // guards probes against telemetry callbacks
+	mu     sync.Mutex // guards what follows against telemetry callbacks
 	probes []*runner
+	stats  io.Closer // keeps the kernel's statistics switched on; nil if they are off
+	final  []Observation
 
-	collectMu sync.Mutex // one collection at a time
-	stats     *statistics
-	status    *statusReporter
+	// kernelMu is held while probes are read, and while they are closed.
+	kernelMu sync.Mutex
+	status   *statusReporter
 }
 
 // New returns an engine. It touches no kernel state.
 func New(settings Settings) *Engine {
+	settings.Retry = settings.Retry.withDefaults()
 	e := &Engine{settings: settings, logger: settings.Logger, status: newStatusReporter(settings.Status)}
+	e.prepare = e.prepareKernel
 	e.runCtx, e.stopRun = context.WithCancel(context.Background())
+	e.retryCtx, e.stopRetry = context.WithCancel(context.Background())
 	e.deliverCtx, e.stopDeliver = context.WithCancel(context.Background())
 	return e
 }
 
-// Start starts the probes. With error_mode ignore a probe that cannot start is
-// reported and the others run; with propagate the first error is returned and
-// everything that was started is released. The context limits the start only.
+// Start starts the probes; what they say waits in the kernel until Run. With
+// error_mode ignore a probe that cannot start is reported and the others run; with
+// propagate the first error is returned and everything that was started is
+// released. The context limits the start only.
 func (e *Engine) Start(ctx context.Context) error {
 	err := e.start(ctx)
 	if err != nil {
@@ -103,7 +122,10 @@ func (e *Engine) start(ctx context.Context) error {
 		}
 		e.logger.Error("No probe runs", zap.Error(err))
 		e.status.permanent(err)
-		return nil
+		for _, p := range e.settings.Config.Probes() {
+			e.add(&runner{name: p.Type.Metadata.Type, report: &probe.Report{}, err: err})
+		}
+		return e.release()
 	}
 	for _, p := range e.settings.Config.Probes() {
 		r, err := e.startProbe(ctx, p)
@@ -114,17 +136,20 @@ func (e *Engine) start(ctx context.Context) error {
 			}
 			e.logger.Error("A probe does not run", zap.String("probe", p.Type.Metadata.Type), zap.Error(err))
 		}
-		e.mu.Lock()
-		e.probes = append(e.probes, r)
-		e.mu.Unlock()
+		e.add(r)
 	}
 	e.reportFailures()
-	e.run()
 	return nil
 }
 
-// prepare checks the kernel and starts what the probes share.
-func (e *Engine) prepare(ctx context.Context) error {
+func (e *Engine) add(r *runner) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.probes = append(e.probes, r)
+}
+
+// prepareKernel checks the kernel and starts what the probes share.
+func (e *Engine) prepareKernel(ctx context.Context) error {
 	c := e.settings.Config
 	if err := kernel.CheckBPF(c.RootPath); err != nil {
 		return err
@@ -152,10 +177,8 @@ func (e *Engine) prepare(ctx context.Context) error {
 		HistogramBounds: otlp.HistogramBounds(c.HistogramScale),
 		MaxSeries:       uint32(c.Limits.MaxSeries),
 	})
-	if c.ProgramStatistics {
-		if e.stats, err = enableStatistics(); err != nil {
-			return err
-		}
+	if err := e.enableStatistics(); err != nil {
+		return err
 	}
 	e.identity = enrich.New(enrich.Options{
 		RootPath:     c.RootPath,
@@ -174,91 +197,138 @@ func scopes() map[string]uint32 {
 // reportFailures turns probes that do not run into the component's status.
 func (e *Engine) reportFailures() {
 	var errs []error
-	running := 0
 	for _, r := range e.probes {
-		switch err := r.failure(); {
-		case err != nil:
+		if err := r.failure(); err != nil {
 			errs = append(errs, fmt.Errorf("probe %s: %w", r.name, err))
-		case r.state() == stateRunning:
-			running++
 		}
 	}
 	switch err := errors.Join(errs...); {
 	case err == nil:
-		e.status.ok()
-	case running == 0:
+	case !anyRuns(e.probes):
 		e.status.permanent(err)
 	default:
 		e.status.recoverable("probes", err)
 	}
 }
 
-// run starts the background work.
-func (e *Engine) run() {
+func anyRuns(probes []*runner) bool {
+	return slices.ContainsFunc(probes, func(r *runner) bool {
+		state := r.state()
+		return state == stateRunning || state == stateDegraded
+	})
+}
+
+// Run begins to collect and to hand on what the probes have seen since Start. The
+// consumers must be ready for it.
+func (e *Engine) Run() {
 	for _, r := range e.probes {
-		if r.streams() {
-			e.running.Go(func() { e.stream(r) })
+		if r.streamer != nil {
+			e.streams.Go(func() { e.stream(r) })
 		}
 	}
-	if e.settings.Metrics != nil {
-		e.running.Go(e.collectLoop)
+	if e.settings.Metrics != nil && len(e.probes) > 0 {
+		e.collecting.Go(e.collectLoop)
 	}
 }
 
 // stream runs a streaming probe until the engine stops.
 func (e *Engine) stream(r *runner) {
-	if err := r.streamer.Run(e.runCtx, r.logs); err != nil {
-		r.fail(err)
-		e.logger.Error("A probe stopped", zap.String("probe", r.name), zap.Error(err))
-		e.status.recoverable("probe "+r.name, fmt.Errorf("probe %s stopped: %w", r.name, err))
+	err := r.streamer.Run(e.runCtx, r.logs)
+	if err == nil {
+		return
+	}
+	r.fail(err)
+	err = fmt.Errorf("probe %s stopped: %w", r.name, err)
+	e.logger.Error("A probe stopped", zap.String("probe", r.name), zap.Error(err))
+	e.mu.Lock()
+	probes := e.probes
+	e.mu.Unlock()
+	if anyRuns(probes) {
+		e.status.recoverable("probe "+r.name, err)
+	} else {
+		e.status.permanent(err)
 	}
 }
 
+// errCutShort is what Shutdown returns when its context ended first.
+var errCutShort = errors.New("not all that was left could be handed on: otelcol_receiver_ebpf_events_lost and the log say how much")
+
 // Shutdown stops the probes, collects once more, delivers what is left and
-// releases everything. It returns when that is done or when the context ends, which
-// is its error then; what is left is lost with it. It is idempotent.
+// releases everything. It returns when that is done or when the context ends,
+// which is an error then. A little before the context's deadline the consumers'
+// context ends, so that those that heed it leave time to count what is lost.
 func (e *Engine) Shutdown(ctx context.Context) error {
+	e.status.mute()
 	e.stopRun()
-	// The consumers get as long as Shutdown has.
-	stop := context.AfterFunc(ctx, e.stopDeliver)
-	defer stop()
+	defer e.limitDelivery(ctx)()
 	done := make(chan struct{})
 	go func() {
-		e.running.Wait()
-		if e.settings.Metrics != nil && len(e.probes) > 0 {
-			e.collect(e.deliverCtx, time.Now())
-		}
-		close(done)
+		defer close(done)
+		e.streams.Wait()
+		e.collecting.Wait()
 	}()
 	var err error
 	select {
 	case <-done:
+		if e.cutShort.Load() {
+			err = fmt.Errorf("shutdown: %w", errCutShort)
+		}
 	case <-ctx.Done():
-		err = fmt.Errorf("shutdown: %w", ctx.Err())
+		err = fmt.Errorf("shutdown: %w: %w", ctx.Err(), errCutShort)
 	}
 	e.stopDeliver()
+	e.stopRetry()
 	return errors.Join(err, e.release())
 }
 
-// release frees all kernel state. A collection that is still under way finds its
-// maps closed and ends with an error.
+// limitDelivery ends the consumers' context by Shutdown's deadline, and further
+// tries of what they refuse after the time that one batch is worth. The caller
+// calls what it returns.
+func (e *Engine) limitDelivery(ctx context.Context) func() {
+	retry := time.AfterFunc(e.settings.Retry.Total, e.stopRetry)
+	stop := context.AfterFunc(ctx, e.stopDeliver)
+	var early *time.Timer
+	if deadline, ok := ctx.Deadline(); ok {
+		left := time.Until(deadline)
+		early = time.AfterFunc(left-min(left/4, maxMargin), e.stopDeliver)
+	}
+	return func() {
+		retry.Stop()
+		stop()
+		if early != nil {
+			early.Stop()
+		}
+	}
+}
+
+// maxMargin is enough to drain a ring buffer and count what is in it.
+const maxMargin = time.Second
+
+// release frees all kernel state, and keeps the last numbers for the telemetry.
 func (e *Engine) release() error {
 	e.stopRun()
 	e.mu.Lock()
-	probes := e.probes
-	e.probes = nil
+	probes, stats := e.probes, e.stats
+	if e.final == nil {
+		e.final = e.observe()
+	}
+	final := e.final
+	e.probes, e.stats = nil, nil
 	e.mu.Unlock()
+	// A collection that reads maps now comes to its end first; it waits for nobody but
+	// the kernel.
+	e.kernelMu.Lock()
+	defer e.kernelMu.Unlock()
 	var errs []error
-	for _, r := range probes {
+	for i, r := range probes {
 		errs = append(errs, r.close())
+		e.logStop(final[i])
 	}
 	if e.identity != nil {
 		errs = append(errs, e.identity.Close())
-		e.identity = nil
 	}
-	if e.stats != nil {
-		errs = append(errs, e.stats.Close())
-		e.stats = nil
+	if stats != nil {
+		errs = append(errs, stats.Close())
 	}
 	return errors.Join(errs...)
 }

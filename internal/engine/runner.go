@@ -41,6 +41,7 @@ type runner struct {
 	refused      atomic.Uint64 // records that the consumer refused for good
 	delivered    atomic.Uint64 // records that the consumer took
 	collectNanos atomic.Int64  // how long the last Collect took
+	collectFails atomic.Bool   // the last Collect returned an error
 
 	mu  sync.Mutex
 	err error
@@ -70,11 +71,12 @@ func (e *Engine) startProbe(ctx context.Context, p config.Probe) (*runner, error
 	if e.settings.Metrics != nil {
 		r.collector, _ = instance.(probe.Collector)
 	}
-	if e.settings.Logs != nil || e.tracksProcesses() {
+	if e.wantsRecords(p) {
 		r.streamer, _ = instance.(probe.Streamer)
 	}
 	if r.collector == nil && r.streamer == nil {
 		r.probe = nil
+		e.logger.Info("A probe is idle: nobody consumes what it makes", zap.String("probe", r.name))
 		return r, nil
 	}
 	if err := instance.Start(ctx); err != nil {
@@ -98,6 +100,16 @@ func (e *Engine) wantsEvent(p config.Probe, name string) bool {
 		return enabled
 	}
 	return p.Type.Metadata.Events[name].Enabled
+}
+
+// wantsRecords tells whether anybody needs a probe's records.
+func (e *Engine) wantsRecords(p config.Probe) bool {
+	for name := range p.Type.Metadata.Events {
+		if e.wantsEvent(p, name) {
+			return true
+		}
+	}
+	return e.tracksProcesses()
 }
 
 // tracksProcesses tells whether series are split by process: then each process
@@ -131,6 +143,7 @@ func (e *Engine) otlpOptions(p config.Probe, started time.Time) otlp.Options {
 		Scale:        c.HistogramScale,
 		MaxSeries:    c.Limits.MaxSeries,
 		SeriesExpiry: c.Limits.SeriesExpiry,
+		Scope:        c.Scope,
 		Host:         e.identity.Host(),
 		Start:        started,
 		Enabled:      enabled,
@@ -155,7 +168,18 @@ func (e *Engine) logStart(r *runner) {
 	e.logger.Info("A probe runs", fields...)
 }
 
-func (r *runner) streams() bool { return r.streamer != nil }
+// logStop writes the one line that says what a probe has seen and lost.
+func (e *Engine) logStop(o Observation) {
+	if o.State != stateRunning && o.State != stateDegraded {
+		return
+	}
+	fields := []zap.Field{zap.String("probe", o.Probe)}
+	if o.Lost != nil {
+		fields = append(fields, zap.Uint64("events", o.Produced), zap.Uint64("read", o.Read),
+			zap.Uint64("delivered", o.Delivered), zap.Any("lost", o.Lost))
+	}
+	e.logger.Info("A probe ends", fields...)
+}
 
 // fail notes an error that ended the probe.
 func (r *runner) fail(err error) {
@@ -177,11 +201,13 @@ func (r *runner) state() State {
 	switch err := r.failure(); {
 	case errors.Is(err, probe.ErrUnsupported):
 		return stateUnsupported
-	case err != nil:
+	case err != nil && r.collector == nil:
 		return stateFailed
+	case err != nil:
+		return stateDegraded // its records have ended, its metrics go on
 	case r.probe == nil:
 		return stateIdle
-	case len(r.report.Missing()) > 0:
+	case len(r.report.Missing()) > 0 || r.collectFails.Load():
 		return stateDegraded
 	}
 	return stateRunning

@@ -4,26 +4,36 @@ package engine
 
 import (
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/cilium/ebpf"
+	"go.uber.org/zap"
 
 	"otelcol-ebpf/internal/probe"
 )
 
-// statistics keeps the kernel's BPF run-time statistics switched on.
-type statistics struct{ io.Closer }
-
 // bpfStatsRunTime is BPF_STATS_RUN_TIME of enum bpf_stats_type.
 const bpfStatsRunTime = 0
 
-func enableStatistics() (*statistics, error) {
-	closer, err := ebpf.EnableStats(bpfStatsRunTime)
-	if err != nil {
-		return nil, fmt.Errorf("program_statistics: %w", err)
+// enableStatistics switches the kernel's BPF run-time statistics on, if they are
+// asked for. They need CAP_SYS_ADMIN, which the probes do not: without it, and with
+// error_mode ignore, all runs but them.
+func (e *Engine) enableStatistics() error {
+	if !e.settings.Config.ProgramStatistics {
+		return nil
 	}
-	return &statistics{closer}, nil
+	closer, err := ebpf.EnableStats(bpfStatsRunTime)
+	switch {
+	case err == nil:
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.stats = closer
+	case e.propagates():
+		return fmt.Errorf("program_statistics: %w", err)
+	default:
+		e.logger.Error("Programs are not measured (program_statistics)", zap.Error(err))
+	}
+	return nil
 }
 
 // Observation is one probe's own telemetry at one moment.
@@ -32,7 +42,11 @@ type Observation struct {
 	State State
 	// Hooks feed the probe.
 	Hooks []string
-	// Read is the number of records read from the ring, Lost what was lost, by reason.
+	// Produced is the kernel's own count of events: what reached the ring, and what
+	// was lost to a full one or to the rate limit.
+	Produced uint64
+	// Read is the number of records read from the ring, Lost what was lost, by reason;
+	// it is nil for probes without events.
 	Read uint64
 	Lost map[string]uint64
 	// Delivered is the number of log records that the consumer took.
@@ -62,10 +76,19 @@ const (
 	lostConsumerRefused = "consumer_refused"
 )
 
-// Observe tells how every probe is doing. It is safe to call at any time.
+// Observe tells how every probe is doing; after Shutdown, how it was at the end. It
+// is safe to call at any time.
 func (e *Engine) Observe() []Observation {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.final != nil {
+		return e.final
+	}
+	return e.observe()
+}
+
+// observe needs e.mu.
+func (e *Engine) observe() []Observation {
 	observations := make([]Observation, 0, len(e.probes))
 	for _, r := range e.probes {
 		observations = append(observations, r.observe(e.stats != nil))
@@ -90,6 +113,7 @@ func (r *runner) observe(withStatistics bool) Observation {
 			lostConsumerRefused: r.refused.Load(),
 		}
 		if counts, err := ring.Counts(); err == nil {
+			o.Produced = counts.Produced
 			o.Lost[lostRingFull] = counts.RingFull
 			o.Lost[lostRateLimited] = counts.RateLimited
 		}

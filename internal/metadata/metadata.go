@@ -77,14 +77,18 @@ type Attribute struct {
 
 // Metric describes one metric. Exactly one of Sum, Gauge and Histogram is set.
 type Metric struct {
-	Enabled     bool       `yaml:"enabled"`
-	Description string     `yaml:"description"`
-	Unit        string     `yaml:"unit"`
-	Stability   Stability  `yaml:"stability"`
-	Sum         *Sum       `yaml:"sum"`
-	Gauge       *Gauge     `yaml:"gauge"`
-	Histogram   *Histogram `yaml:"histogram"`
-	Attributes  []string   `yaml:"attributes"`
+	// ScopeNames are the names that the semantic conventions give to the very same
+	// thing for a kind of resource: by the receiver's scope (host, container,
+	// process), the name that the metric leaves under.
+	ScopeNames  map[string]string `yaml:"scope_names"`
+	Enabled     bool              `yaml:"enabled"`
+	Description string            `yaml:"description"`
+	Unit        string            `yaml:"unit"`
+	Stability   Stability         `yaml:"stability"`
+	Sum         *Sum              `yaml:"sum"`
+	Gauge       *Gauge            `yaml:"gauge"`
+	Histogram   *Histogram        `yaml:"histogram"`
+	Attributes  []string          `yaml:"attributes"`
 }
 
 // Stability is mdatagen's per-metric stability.
@@ -214,6 +218,11 @@ func (metric *Metric) check(place string, add func(string, ...any)) {
 	}
 	if metric.Histogram != nil {
 		kinds++
+	}
+	for scope := range metric.ScopeNames {
+		if !slices.Contains([]string{"host", "container", "process"}, scope) {
+			add("%s: scope_names: %q, want host, container or process", place, scope)
+		}
 	}
 	if kinds != 1 {
 		add("%s: want exactly one of sum, gauge and histogram, got %d", place, kinds)

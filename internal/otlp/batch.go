@@ -114,7 +114,7 @@ func (m *Metrics) appendGroup(b *Batch, g *group) {
 		}
 		f := m.families[number]
 		metric := sm.Metrics().AppendEmpty()
-		metric.SetName(f.name)
+		metric.SetName(f.exported)
 		metric.SetDescription(f.decl.Description)
 		metric.SetUnit(f.decl.Unit)
 		f.appendPoints(metric, cell, n, b.timestamp)

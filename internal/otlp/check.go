@@ -115,8 +115,23 @@ func CheckMetrics(meta metadata.Metadata, metrics pmetric.Metrics) error {
 	return errors.Join(errs...)
 }
 
+// declared finds a metric by its name, or by one that it has in some scope.
+func declared(meta metadata.Metadata, name string) (metadata.Metric, bool) {
+	if decl, ok := meta.Metrics[name]; ok {
+		return decl, true
+	}
+	for _, decl := range meta.Metrics {
+		for _, other := range decl.ScopeNames {
+			if other == name {
+				return decl, true
+			}
+		}
+	}
+	return metadata.Metric{}, false
+}
+
 func checkMetric(meta metadata.Metadata, metric pmetric.Metric) error {
-	decl, ok := meta.Metrics[metric.Name()]
+	decl, ok := declared(meta, metric.Name())
 	if !ok {
 		return errors.New("not declared")
 	}

@@ -100,9 +100,11 @@ type family struct {
 	metrics *Metrics
 	number  int // place in Metrics.families
 	name    string
-	decl    metadata.Metric
-	kind    kind
-	double  bool // values leave as float64
+	// exported is the name that the metric leaves under: see Metric.ScopeNames.
+	exported string
+	decl     metadata.Metric
+	kind     kind
+	double   bool // values leave as float64
 	// inSeconds: points count nanoseconds, and values leave in seconds.
 	inSeconds bool
 
@@ -160,6 +162,10 @@ func (m *Metrics) family(name string, fits func(metadata.Metric) (kind, string, 
 		kind:    k,
 		double:  valueType == "double",
 		index:   map[uint64]*series{},
+	}
+	f.exported = name
+	if other, ok := decl.ScopeNames[m.options.Scope]; ok {
+		f.exported = other
 	}
 	f.inSeconds = f.double && decl.Unit == "s"
 	if !m.options.enabled(name, decl.Enabled) {

@@ -41,6 +41,9 @@ type Options struct {
 	Start time.Time
 	// Enabled overrides `enabled:` of the metadata per metric and event name.
 	Enabled map[string]bool
+	// Scope is what series are split by: host, container or process. It selects
+	// among the names that metadata gives a metric.
+	Scope string
 	// ScopeName and ScopeVersion name the instrumentation scope; SchemaURL is set
 	// on resources and scopes.
 	ScopeName, ScopeVersion, SchemaURL string
