@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -140,36 +141,74 @@ func New(types []probe.Type) *Config {
 // Probes are the probes that run, in the order of New's types.
 func (c *Config) Probes() []Probe { return c.probes }
 
-// Unmarshal implements confmap.Unmarshaler. Unknown keys are refused.
+// Unmarshal implements confmap.Unmarshaler. Unknown keys are refused; a key without
+// a value keeps its default.
 func (c *Config) Unmarshal(conf *confmap.Conf) error {
 	values := conf.ToStringMap()
 	probes, set := values[keyProbes]
 	delete(values, keyProbes)
-	// Another type without this method, so that the decoder does not come back here.
-	type plain Config
-	if err := confmap.NewFromStringMap(values).Unmarshal((*plain)(c)); err != nil {
+	// A copy: what the Collector handed in is not ours to change.
+	rest := confmap.New()
+	if err := rest.Merge(conf); err != nil {
 		return err
 	}
-	if !set {
-		return nil
+	rest.Delete(keyProbes)
+	// Another type without this method, so that the decoder does not come back here.
+	type plain Config
+	errs := []error{decode("", values, rest, (*plain)(c), keyProbes)}
+	if set {
+		errs = append(errs, c.unmarshalProbes(probes, conf))
 	}
-	return c.unmarshalProbes(probes)
+	return errors.Join(errs...)
 }
 
-func (c *Config) unmarshalProbes(value any) error {
+// decode decodes conf, whose values are given too, into the struct that target
+// points to, unless values are wrong. Path is where they stand.
+func decode(path string, values map[string]any, conf *confmap.Conf, target any, further ...string) error {
+	check := checker{}
+	check.object(path, values, reflect.TypeOf(target).Elem(), further...)
+	if len(check.errs) > 0 {
+		return errors.Join(append(check.errs, check.doubts...)...)
+	}
+	dropNull(conf, "", values)
+	err := conf.Unmarshal(target)
+	switch {
+	case err == nil:
+		return nil
+	case len(check.doubts) > 0:
+		return errors.Join(check.doubts...)
+	case path == "":
+		return err
+	}
+	return fmt.Errorf("%s: %w", path, err)
+}
+
+// dropNull deletes keys without a value, which the decoder would set to zero.
+func dropNull(conf *confmap.Conf, path string, values map[string]any) {
+	for key, value := range values {
+		switch value := value.(type) {
+		case nil:
+			conf.Delete(join(path, key))
+		case map[string]any:
+			dropNull(conf, join(path, key), value)
+		}
+	}
+}
+
+func (c *Config) unmarshalProbes(value any, conf *confmap.Conf) error {
 	probes, ok := value.(map[string]any)
 	if value != nil && !ok {
-		return fmt.Errorf("%s: want a map from probes to their settings, got %T", keyProbes, value)
+		return fmt.Errorf("%s: want a map from probes to their settings, got %s", keyProbes, describe(value))
 	}
 	if len(probes) == 0 {
 		return fmt.Errorf("%s: empty: name at least one of %s, or leave the key out (%s)",
 			keyProbes, strings.Join(c.typeNames(), ", "), defaultProbes)
 	}
 	var errs []error
-	for _, name := range slices.Sorted(maps.Keys(probes)) {
+	for _, name := range sortedKeys(probes) {
 		if !slices.Contains(c.typeNames(), name) {
-			errs = append(errs, fmt.Errorf("%s: there is no probe %q: want one of %s",
-				keyProbes, name, strings.Join(c.typeNames(), ", ")))
+			errs = append(errs, fmt.Errorf("%s: there is no such probe: want %s",
+				join(keyProbes, name), oneOf(c.typeNames(), "none, for there are no probes")))
 		}
 	}
 	c.probes = nil
@@ -178,9 +217,9 @@ func (c *Config) unmarshalProbes(value any) error {
 		if !ok {
 			continue
 		}
-		p, err := unmarshalProbe(t, settings)
+		p, err := unmarshalProbe(t, settings, conf)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s::%s%w", keyProbes, t.Metadata.Type, err))
+			errs = append(errs, err)
 			continue
 		}
 		c.probes = append(c.probes, p)
@@ -196,57 +235,93 @@ func (c *Config) typeNames() []string {
 	return names
 }
 
-// unmarshalProbe reads one probe's settings. The error begins with the separator
-// of what follows the probe's name.
-func unmarshalProbe(t probe.Type, settings any) (Probe, error) {
+// unmarshalProbe reads one probe's settings, which conf has below probes.
+func unmarshalProbe(t probe.Type, settings any, conf *confmap.Conf) (Probe, error) {
+	path := join(keyProbes, t.Metadata.Type)
 	values, ok := settings.(map[string]any)
 	if settings != nil && !ok {
-		return Probe{}, fmt.Errorf(": want a map of settings, got %T", settings)
+		return Probe{}, fmt.Errorf("%s: want a map of settings, got %s", path, describe(settings))
 	}
 	p := Probe{Type: t, Config: t.NewConfig(), Enabled: map[string]bool{}}
-	own := map[string]any{}
-	for key, value := range values {
-		switch key {
-		case keyMetrics:
-			if err := switches(p.Enabled, keyMetrics, value, slices.Sorted(maps.Keys(t.Metadata.Metrics))); err != nil {
-				return Probe{}, fmt.Errorf("::%w", err)
-			}
-		case keyEvents:
-			if err := switches(p.Enabled, keyEvents, value, slices.Sorted(maps.Keys(t.Metadata.Events))); err != nil {
-				return Probe{}, fmt.Errorf("::%w", err)
-			}
-		default:
-			own[key] = value
-		}
+	errs := []error{
+		switches(p.Enabled, join(path, keyMetrics), values[keyMetrics], sortedKeys(t.Metadata.Metrics)),
+		switches(p.Enabled, join(path, keyEvents), values[keyEvents], sortedKeys(t.Metadata.Events)),
 	}
-	if err := confmap.NewFromStringMap(own).Unmarshal(p.Config); err != nil {
-		return Probe{}, fmt.Errorf(": %w", err)
+	if len(values) == 0 {
+		return p, nil // Null or {}: the defaults.
 	}
-	return p, nil
+	delete(values, keyMetrics)
+	delete(values, keyEvents)
+	own, err := conf.Sub(path)
+	if err != nil {
+		return Probe{}, err
+	}
+	own.Delete(keyMetrics)
+	own.Delete(keyEvents)
+	errs = append(errs, decode(path, values, own, p.Config, keyMetrics, keyEvents))
+	return p, errors.Join(errs...)
 }
 
 // switches reads what mdatagen calls metrics and events settings: a map from the
 // name to {enabled: bool}.
-func switches(into map[string]bool, key string, value any, known []string) error {
+func switches(into map[string]bool, path string, value any, known []string) error {
 	entries, ok := value.(map[string]any)
 	if value != nil && !ok {
-		return fmt.Errorf("%s: want a map from names to {enabled: true or false}, got %T", key, value)
+		return fmt.Errorf("%s: want a map from names to {enabled: true} or {enabled: false}, got %s", path, describe(value))
 	}
-	for _, name := range slices.Sorted(maps.Keys(entries)) {
+	var errs []error
+	for _, name := range sortedKeys(entries) {
 		if !slices.Contains(known, name) {
-			return fmt.Errorf("%s: there is no %q here: want one of %s", key, name, strings.Join(known, ", "))
+			errs = append(errs, fmt.Errorf("%s: there is no such name: want %s",
+				join(path, name), oneOf(known, "none, for the probe has none")))
+			continue
 		}
 		setting, ok := entries[name].(map[string]any)
 		enabled, isBool := setting[keyEnabled].(bool)
 		if !ok || !isBool || len(setting) != 1 {
-			return fmt.Errorf("%s::%s: want {enabled: true} or {enabled: false}", key, name)
+			errs = append(errs, fmt.Errorf("%s: want {enabled: true} or {enabled: false}", join(path, name)))
+			continue
 		}
 		into[name] = enabled
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
-// Validate implements xconfmap.Validator. Each error begins with its key's path.
+func sortedKeys[V any](m map[string]V) []string {
+	return slices.Sorted(maps.Keys(m))
+}
+
+// Marshal implements confmap.Marshaler: what `print-config` shows names the probes
+// that run, with all their settings. It has a value receiver because the encoder
+// follows pointers before it asks.
+func (c Config) Marshal(conf *confmap.Conf) error {
+	type plain Config
+	if err := conf.Marshal(plain(c)); err != nil {
+		return err
+	}
+	probes := map[string]any{}
+	for _, p := range c.probes {
+		own := confmap.New()
+		if err := own.Marshal(p.Config); err != nil {
+			return fmt.Errorf("%s: %w", join(keyProbes, p.Type.Metadata.Type), err)
+		}
+		settings := own.ToStringMap()
+		for name, enabled := range p.Enabled {
+			key := keyEvents
+			if _, ok := p.Type.Metadata.Metrics[name]; ok {
+				key = keyMetrics
+			}
+			if settings[key] == nil {
+				settings[key] = map[string]any{}
+			}
+			settings[key].(map[string]any)[name] = map[string]any{keyEnabled: enabled}
+		}
+		probes[p.Type.Metadata.Type] = settings
+	}
+	return conf.Merge(confmap.NewFromStringMap(map[string]any{keyProbes: probes}))
+}
+
+// Validate implements confmap.Validator. Each error begins with its key's path.
 func (c *Config) Validate() error {
 	v := validator{}
 	v.between("collection_interval", c.CollectionInterval, minInterval, maxInterval)

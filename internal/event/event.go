@@ -35,8 +35,8 @@ func Kind(record []byte) (uint32, error) {
 func As[T any](record []byte) (*T, []byte, error) {
 	var fixed T
 	size := int(unsafe.Sizeof(fixed))
-	if len(record) < size {
-		return nil, nil, fmt.Errorf("%w: %d bytes, want at least %d for %T", ErrMalformed, len(record), size, fixed)
+	if least := max(size, int(unsafe.Sizeof(header{}))); len(record) < least {
+		return nil, nil, fmt.Errorf("%w: %d bytes, want at least %d for %T", ErrMalformed, len(record), least, fixed)
 	}
 	claimed := binary.NativeEndian.Uint32(record[unsafe.Offsetof(header{}.size):])
 	if int(claimed) != len(record) {
@@ -49,7 +49,7 @@ func As[T any](record []byte) (*T, []byte, error) {
 }
 
 // Texts cuts a record's tail into the strings it is made of. The zero value has
-// none; Err tells whether any was longer than what was there.
+// none; End tells whether any was longer than what was there.
 type Texts struct {
 	rest []byte
 	err  error

@@ -70,42 +70,82 @@ func needed() []capability {
 // kernel. The error joins every *Missing that was found: capabilities, lockdown,
 // BTF, ring buffers, each with what to do about it.
 func CheckBPF(root string) error {
-	var errs []error
-	if err := checkCapabilities(); err != nil {
+	effective, err := effectiveCapabilities()
+	if err != nil {
+		return err
+	}
+	if err := checkCapabilities(effective); err != nil {
 		// Without them the questions below cannot be asked.
 		return err
 	}
-	if mode := lockdown(root); mode == "confidentiality" {
+	release, err := Release()
+	if err != nil {
+		return err
+	}
+	return facts{
+		release:  release,
+		lockdown: lockdown(root),
+		btf:      findBTF(),
+		ring:     features.HaveMapType(ebpf.RingBuf),
+	}.check()
+}
+
+// facts are the answers that CheckBPF judges.
+type facts struct {
+	release, lockdown string
+	// btf and ring are nil where the kernel has them.
+	btf, ring error
+}
+
+func (f facts) check() error {
+	var errs []error
+	if f.lockdown == "confidentiality" {
 		errs = append(errs, &Missing{
 			"kernel lockdown is in confidentiality mode, which forbids BPF to read kernel memory",
 			"boot with lockdown=integrity or without lockdown",
 		})
 	}
-	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err != nil {
-		if _, err := btf.LoadKernelSpec(); err != nil {
-			errs = append(errs, &Missing{
-				"the kernel has no BTF (" + err.Error() + ")",
-				"run a kernel built with CONFIG_DEBUG_INFO_BTF=y, and mount sysfs on /sys",
-			})
-		}
+	if f.btf != nil {
+		errs = append(errs, &Missing{
+			"kernel " + f.release + " has no BTF (" + f.btf.Error() + ")",
+			"run a kernel built with CONFIG_DEBUG_INFO_BTF=y, and mount sysfs on /sys",
+		})
 	}
-	if err := features.HaveMapType(ebpf.RingBuf); err != nil {
-		if errors.Is(err, ebpf.ErrNotSupported) {
-			release, _ := Release()
-			err = &Missing{"kernel " + release + " has no BPF ring buffer", "run Linux 5.10 or later"}
-		}
-		errs = append(errs, err)
+	switch {
+	case f.ring == nil:
+	case errors.Is(f.ring, ebpf.ErrNotSupported):
+		errs = append(errs, &Missing{"kernel " + f.release + " has no BPF ring buffer", "run Linux 5.10 or later"})
+	case errors.Is(f.ring, unix.EPERM):
+		errs = append(errs, &Missing{
+			"bpf(2) is refused in spite of the capabilities (" + f.ring.Error() + ")",
+			"run in the initial user namespace, and allow bpf(2) in the seccomp profile",
+		})
+	default:
+		errs = append(errs, fmt.Errorf("BPF ring buffer: %w", f.ring))
 	}
 	return errors.Join(errs...)
 }
 
-func checkCapabilities() error {
+func findBTF() error {
+	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err == nil {
+		return nil
+	}
+	// A vmlinux with BTF in /boot or the like does as well.
+	_, err := btf.LoadKernelSpec()
+	return err
+}
+
+// effectiveCapabilities are those of this process, one bit each.
+func effectiveCapabilities() (uint64, error) {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	if err := unix.Capget(&header, &data[0]); err != nil {
-		return fmt.Errorf("capget: %w", err)
+		return 0, fmt.Errorf("capget: %w", err)
 	}
-	effective := uint64(data[1].Effective)<<32 | uint64(data[0].Effective)
+	return uint64(data[1].Effective)<<32 | uint64(data[0].Effective), nil
+}
+
+func checkCapabilities(effective uint64) error {
 	if effective>>unix.CAP_SYS_ADMIN&1 == 1 {
 		return nil
 	}

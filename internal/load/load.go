@@ -7,6 +7,9 @@ package load
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -30,8 +33,8 @@ type Settings struct {
 	Metrics bool
 	// EventsPerSecond is the rate limit of each probe's events; 0 is none.
 	EventsPerSecond uint32
-	// RingBytes is the size of each probe's ring buffer: a power of two, a
-	// multiple of the page size.
+	// RingBytes is the size of each probe's ring buffer: a power of two. Less than a
+	// page becomes a page.
 	RingBytes uint32
 	// HistogramScale is 0 to 3; HistogramBounds its table of bounds, as
 	// bpf/include/histogram.h describes it.
@@ -142,7 +145,8 @@ func Set(spec *ebpf.CollectionSpec, name string, value any) error {
 func (l *Loader) size(m *ebpf.MapSpec) {
 	switch {
 	case m.Type == ebpf.RingBuf && m.Name == "events":
-		m.MaxEntries = l.settings.RingBytes
+		// Its least size is a page, which arm64 may have of 64 KiB.
+		m.MaxEntries = max(l.settings.RingBytes, uint32(os.Getpagesize()))
 	case m.Type == ebpf.PerCPUHash:
 		m.MaxEntries *= l.settings.MaxSeries
 		// Room for the overflow series besides.
@@ -223,25 +227,48 @@ func InsertOverflow[K any](m *ebpf.Map, keys ...K) error {
 	return nil
 }
 
-// verifierLines is how much of the end of a verifier log an error shows: the
-// last lines hold the refused instruction and why.
-const verifierLines = 12
+// What an error shows of a verifier log: the last lines, which hold the refused
+// instruction and why. Newer kernels (seen in 7.3) explain at length below that;
+// then the lines just above the explanation, and its beginning.
+const (
+	verifierLines       = 12
+	verifierExplains    = "Verification failed"
+	verifierAbove       = 5
+	verifierExplanation = 16
+)
+
+// tellingLines are the part of a verifier log that says what is wrong.
+func tellingLines(log []string) []string {
+	for i := len(log) - 1; i >= 0; i-- {
+		if strings.HasPrefix(log[i], verifierExplains) {
+			return log[max(0, i-verifierAbove):min(len(log), i+verifierExplanation)]
+		}
+	}
+	return log[max(0, len(log)-verifierLines):]
+}
+
+// verifierColumns is how much of one of these lines it shows.
+const verifierColumns = 240
 
 // Readable shortens an error of a load for people: of the verifier's log, which
-// can be megabytes, the last lines. Errors.Is and As see the original.
+// can be megabytes, the telling lines. The error is *ebpf.VerifierError, as errors.As
+// sees it; but it is not fs.ErrPermission, although the kernel's error is EACCES: what
+// the verifier refuses no privilege mends.
 func Readable(err error) error {
 	var verifier *ebpf.VerifierError
-	if !errors.As(err, &verifier) {
+	if !errors.As(err, &verifier) || len(verifier.Log) == 0 {
 		return err
 	}
-	log := verifier.Log
-	if len(log) > verifierLines {
-		log = log[len(log)-verifierLines:]
+	log := slices.Clone(tellingLines(verifier.Log))
+	for i, line := range log {
+		if len(line) > verifierColumns {
+			log[i] = line[:verifierColumns] + "..."
+		}
 	}
 	// The program's name stands before the verifier's own text.
 	context, _, _ := strings.Cut(err.Error(), ": "+verifier.Cause.Error())
 	return &readableError{
-		text:  fmt.Sprintf("%s: %v:\n\t%s", context, verifier.Cause, strings.Join(log, "\n\t")),
+		text:  fmt.Sprintf("%s: refused by the kernel's verifier (%v):\n\t%s", context, verifier.Cause, strings.Join(log, "\n\t")),
 		cause: err,
 	}
 }
@@ -252,4 +279,10 @@ type readableError struct {
 }
 
 func (e *readableError) Error() string { return e.text }
-func (e *readableError) Unwrap() error { return e.cause }
+
+// Is and As stand in for Unwrap, which could not leave out fs.ErrPermission.
+func (e *readableError) Is(target error) bool {
+	return target != fs.ErrPermission && errors.Is(e.cause, target)
+}
+
+func (e *readableError) As(target any) bool { return errors.As(e.cause, target) }

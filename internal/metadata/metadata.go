@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -124,8 +125,8 @@ type Event struct {
 }
 
 // Parse reads a metadata.yaml. It refuses unknown keys, attributes that are
-// used but not declared or declared but not used, and metrics without exactly
-// one kind; the error names the place.
+// used but not declared or declared but not used, metrics without exactly one kind,
+// and hooks and capabilities without a reason; the error names the place.
 func Parse(text []byte) (Metadata, error) {
 	var m Metadata
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
@@ -170,66 +171,93 @@ func (m *Metadata) check() error {
 	if len(m.Metrics)+len(m.Events) == 0 {
 		add("neither metrics nor events")
 	}
+	for _, h := range m.Requires.Hooks {
+		if h.Name == "" || h.Why == "" {
+			add("requires.hooks: name and why are both needed, got %+v", h)
+		}
+	}
+	for _, c := range m.Requires.Capabilities {
+		if c.Name == "" || c.Why == "" {
+			add("requires.capabilities: name and why are both needed, got %+v", c)
+		}
+	}
 	used := map[string]bool{}
 	use := func(place string, attributes []string) {
-		for _, a := range attributes {
+		for i, a := range attributes {
 			used[a] = true
 			if _, ok := m.Attributes[a]; !ok {
 				add("%s: attribute %q is not declared", place, a)
 			}
+			if slices.Contains(attributes[:i], a) {
+				add("%s: attribute %q is listed twice", place, a)
+			}
 		}
 	}
-	for name, metric := range m.Metrics {
-		place := "metrics." + name
+	for _, name := range sortedKeys(m.Metrics) {
+		metric, place := m.Metrics[name], "metrics."+name
 		use(place, metric.Attributes)
 		metric.check(place, add)
 	}
-	for name, event := range m.Events {
-		place := "events." + name
+	for _, name := range sortedKeys(m.Events) {
+		event, place := m.Events[name], "events."+name
 		use(place, event.Attributes)
-		if event.Description == "" {
-			add("%s: description missing", place)
-		}
-		if !slices.Contains(Severities(), event.Severity) {
-			add("%s: severity %q, want one of %s", place, event.Severity, strings.Join(Severities(), ", "))
+		event.check(place, add)
+		// Both are switched by name, in one table.
+		if _, ok := m.Metrics[name]; ok {
+			add("%s: a metric has this name, too", place)
 		}
 	}
-	for name, a := range m.Attributes {
+	for _, name := range sortedKeys(m.Attributes) {
+		a, place := m.Attributes[name], "attributes."+name
 		if !used[name] {
-			add("attributes.%s: declared but not used", name)
+			add("%s: declared but not used", place)
 		}
 		if !slices.Contains([]string{"string", "int", "bool", "double", "slice"}, a.Type) {
-			add("attributes.%s: type %q, want string, int, bool, double or slice", name, a.Type)
+			add("%s: type %q, want string, int, bool, double or slice", place, a.Type)
 		}
 	}
 	return errors.Join(errs...)
 }
 
+func (e *Event) check(place string, add func(string, ...any)) {
+	if e.Description == "" {
+		add("%s: description missing", place)
+	}
+	if !slices.Contains(Severities(), e.Severity) {
+		add("%s: severity %q, want one of %s", place, e.Severity, strings.Join(Severities(), ", "))
+	}
+}
+
 func (metric *Metric) check(place string, add func(string, ...any)) {
-	kinds := 0
+	var kinds []string // the value types of those that are set
 	if metric.Sum != nil {
-		kinds++
+		kinds = append(kinds, metric.Sum.ValueType)
 		if metric.Sum.AggregationTemporality != "cumulative" {
 			add("%s: aggregation_temporality %q, want cumulative", place, metric.Sum.AggregationTemporality)
 		}
 	}
 	if metric.Gauge != nil {
-		kinds++
+		kinds = append(kinds, metric.Gauge.ValueType)
 	}
 	if metric.Histogram != nil {
-		kinds++
+		kinds = append(kinds, metric.Histogram.ValueType)
 	}
-	for scope := range metric.ScopeNames {
-		if !slices.Contains([]string{"host", "container", "process"}, scope) {
-			add("%s: scope_names: %q, want host, container or process", place, scope)
+	if len(kinds) != 1 {
+		add("%s: want exactly one of sum, gauge and histogram, got %d", place, len(kinds))
+	}
+	for _, valueType := range kinds {
+		if valueType != "int" && valueType != "double" {
+			add("%s: value_type %q, want int or double", place, valueType)
 		}
-	}
-	if kinds != 1 {
-		add("%s: want exactly one of sum, gauge and histogram, got %d", place, kinds)
 	}
 	if metric.Description == "" || metric.Unit == "" {
 		add("%s: description and unit are both needed", place)
 	}
+}
+
+// sortedKeys makes the order of errors the same each time.
+func sortedKeys[V any](m map[string]V) []string {
+	return slices.Sorted(maps.Keys(m))
 }
 
 // Severities are the names an event's severity may have, from the least to the
