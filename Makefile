@@ -1,6 +1,8 @@
 # `make` lists the targets. Only Go and make are needed to build, run and test; the others say what they want.
 
 SHELL := /bin/bash
+# Some tools lie where only root looks.
+export PATH := $(PATH):/usr/sbin:/sbin
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
@@ -26,9 +28,12 @@ MDATAGEN := $(TOOLS)/mdatagen
 GOLANGCI_LINT := $(TOOLS)/golangci-lint
 
 C_SOURCES = $$(find bpf internal -name '*.bpf.c' -o -path 'bpf/*' -name '*.h' | sort)
+# The packages whose tests load BPF programs.
+KERNEL_PACKAGES = $$(grep -rlE --include='*_test.go' 'testutil\.RequireBPF|LoadAndAssign' bpf internal receiver | xargs -n 1 dirname | sort -u | sed 's|^|./|')
 GO_SOURCES = $$(find . -name '*.go' -not -path './build/*' -not -path './.*' | sort)
 # $(call need,PROGRAM,WHAT TO DO ABOUT IT)
 need = command -v $(1) >/dev/null || { echo "make $@: $(1) is missing: $(2)" >&2; exit 1; }
+need_go = $(call need,$(GO),install Go 1.25 or newer); [[ $$($(GO) env GOVERSION) =~ ^go1\.(2[1-9]|[3-9]) ]] || { echo "make $@: $$($(GO) version) is too old: install Go 1.25 or newer (1.21 and later can fetch it themselves)" >&2; exit 1; }
 say = @printf '\033[1m==> %s\033[0m\n'
 
 .PHONY: help
@@ -49,8 +54,8 @@ run: build ## Build the Collector and start it on this machine (sudo when not ro
 
 .PHONY: build
 build: build/components.go ## Build the Collector with the eBPF receiver into bin/otelcol-ebpf
-	@mkdir -p bin
-	$(say) "compiling $(BINARY) (several minutes the first time)"
+	@$(need_go); mkdir -p bin
+	$(say) "compiling $(BINARY)$(if $(wildcard $(BINARY)),, (several minutes the first time))"
 	@cd build && $(GO) build -buildvcs=false -trimpath -ldflags='-s -w' -o ../$(BINARY) .
 
 # ocb writes the distribution's main package and resolves its modules; compiling is `make build`'s.
@@ -70,7 +75,8 @@ e2e: build ## Run the end-to-end tests on the built Collector
 
 .PHONY: test-kernels
 test-kernels: ## Run the kernel tests under Debian's kernels 5.10, 6.1, 6.12 and the newest, in QEMU
-	@test/kernels/run $(KERNELFLAGS) $$(grep -rl --include='*_test.go' 'testutil\.RequireBPF' bpf internal receiver | xargs -n 1 dirname | sort -u | sed 's|^|./|')
+	@$(call need,runc,apt-get install runc)
+	@test/kernels/run $(KERNELFLAGS) --file "$$(command -v runc):/usr/sbin/runc" $(KERNEL_PACKAGES)
 
 .PHONY: bench
 bench: ## Measure what the probes cost (as root); BENCH=… for some of the benchmarks
@@ -105,14 +111,16 @@ clean: ## Remove what the other targets built
 	rm -rf bin build build.log .tools
 
 $(BUILDER): tools/go.mod
-	@$(call need,$(GO),install Go 1.25 or newer (https://go.dev/doc/install))
+	@$(need_go)
 	$(say) "building ocb"
 	@$(GO) build -C tools -o ../$@ go.opentelemetry.io/collector/cmd/builder
 
 $(MDATAGEN): tools/go.mod
+	@$(need_go)
 	$(say) "building mdatagen"
 	@$(GO) build -C tools -o ../$@ go.opentelemetry.io/collector/cmd/mdatagen
 
 $(GOLANGCI_LINT): tools/lint/go.mod
+	@$(need_go)
 	$(say) "building golangci-lint"
 	@$(GO) build -C tools/lint -o ../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint

@@ -26,7 +26,7 @@ type process struct {
 	config Config
 	env    probe.Env
 
-	collection *ebpf.Collection
+	collection *load.Collection
 	reader     *ring.Reader
 	table      *countTable
 	strings    event.Interner

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"unsafe"
 
-	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
 
@@ -25,7 +24,7 @@ type cgroupEvent struct {
 
 // tracker hears from the kernel which cgroups come and go.
 type tracker struct {
-	collection *ebpf.Collection
+	collection *load.Collection
 	links      []link.Link
 	reader     *ringbuf.Reader
 	handle     func(cgroupEvent)

@@ -84,7 +84,7 @@ func (l *Loader) Types() (*btf.Spec, error) {
 // after the programs in leaveOut are taken away: those are variants for other
 // kernels. The collection is the caller's to close; on an error nothing stays
 // loaded.
-func (l *Loader) Load(spec *ebpf.CollectionSpec, leaveOut ...string) (*ebpf.Collection, error) {
+func (l *Loader) Load(spec *ebpf.CollectionSpec, leaveOut ...string) (*Collection, error) {
 	for _, name := range leaveOut {
 		delete(spec.Programs, name)
 	}
@@ -94,7 +94,7 @@ func (l *Loader) Load(spec *ebpf.CollectionSpec, leaveOut ...string) (*ebpf.Coll
 	// Before v5.11 BPF memory counts against RLIMIT_MEMLOCK. Where the limit cannot be
 	// raised, the load itself tells whether it was too low.
 	l.memlock.Do(func() { _ = rlimit.RemoveMemlock() })
-	collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: l.types})
+	collection, err := loadCollection(spec, &ebpf.CollectionOptions{Cache: l.types})
 	if err != nil {
 		return nil, Readable(err)
 	}

@@ -41,7 +41,7 @@ func (l *linger) adapt(available int) {
 	switch {
 	case l.longest <= 0:
 	case available > l.size/4:
-		l.current = max(l.current/2, minLinger)
+		l.current = min(max(l.current/2, minLinger), l.longest)
 	case available < l.size/16:
 		l.current = min(l.current*2, l.longest)
 	}

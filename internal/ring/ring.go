@@ -11,11 +11,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
 )
 
 // Counts are the kernel's own counts of a probe's events, summed over all CPUs
@@ -37,6 +39,8 @@ type eventCounts struct {
 // Reader drains one ring buffer. Run may be called once; the counters may be
 // read at any time, from any goroutine.
 type Reader struct {
+	mu     sync.Mutex // held while the ring is closed or its fill level read
+	closed bool
 	ring   *ringbuf.Reader
 	counts *ebpf.Map
 	linger time.Duration
@@ -74,9 +78,11 @@ type Handler struct {
 
 // Run reads until ctx is done, then detaches, drains what is left, flushes and
 // returns nil. It returns an error when the ring cannot be read or Flush fails.
+// When the reader is closed it hands on what it has read and returns nil.
 func (r *Reader) Run(ctx context.Context, h Handler) error {
 	stop := context.AfterFunc(ctx, func() {
 		h.Detach()
+		awaitPrograms()
 		// Unblocks the read below, which then returns what is left and ErrFlushed.
 		_ = r.ring.Flush()
 	})
@@ -85,42 +91,67 @@ func (r *Reader) Run(ctx context.Context, h Handler) error {
 	record := ringbuf.Record{}
 	linger := newLinger(r.linger, r.ring.BufferSize())
 	for {
-		switch err := r.ring.ReadInto(&record); {
-		case errors.Is(err, ringbuf.ErrFlushed):
-			return h.Flush()
-		case errors.Is(err, ringbuf.ErrClosed):
-			return nil
-		case err != nil:
-			return fmt.Errorf("ring buffer: %w", err)
+		if done, err := r.next(&record); done || err != nil {
+			return errors.Join(err, h.Flush())
 		}
-		linger.wait(ctx, r.ring.AvailableBytes())
-		linger.adapt(r.ring.AvailableBytes())
-		if err := r.drain(&record, h); err != nil {
+		linger.wait(ctx, r.available())
+		linger.adapt(r.available())
+		if done, err := r.drain(&record, h); done || err != nil {
 			return err
 		}
 	}
 }
 
+// awaitPrograms returns when every program that ran when it was called has ended:
+// a detached program may still be in the middle of a record. The barrier over all
+// processes is the kernel's synchronize_rcu, and programs run under RCU. Kernels
+// with nohz_full refuse it; then it takes as long as any program may.
+func awaitPrograms() {
+	const global = 1 // MEMBARRIER_CMD_GLOBAL
+	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0); errno != 0 {
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// next reads one record; done tells that there will be no more.
+func (r *Reader) next(record *ringbuf.Record) (done bool, err error) {
+	switch err := r.ring.ReadInto(record); {
+	case errors.Is(err, ringbuf.ErrFlushed), errors.Is(err, ringbuf.ErrClosed):
+		return true, nil
+	case err != nil:
+		return true, fmt.Errorf("ring buffer: %w", err)
+	}
+	return false, nil
+}
+
 // drain handles the record that has been read and all that follow it, then
 // flushes.
-func (r *Reader) drain(record *ringbuf.Record, h Handler) error {
+func (r *Reader) drain(record *ringbuf.Record, h Handler) (done bool, err error) {
 	for {
 		r.handle(record.RawSample, h)
 		if h.Full() {
 			if err := h.Flush(); err != nil {
-				return err
+				return true, err
 			}
 		}
 		if record.Remaining == 0 {
-			return h.Flush()
+			return false, h.Flush()
 		}
-		switch err := r.ring.ReadInto(record); {
-		case errors.Is(err, ringbuf.ErrFlushed), errors.Is(err, ringbuf.ErrClosed):
-			return h.Flush()
-		case err != nil:
-			return fmt.Errorf("ring buffer: %w", err)
+		if done, err := r.next(record); done || err != nil {
+			return true, errors.Join(err, h.Flush())
 		}
 	}
+}
+
+// available is the number of bytes that wait in the ring; 0 once it is closed,
+// which unmaps it.
+func (r *Reader) available() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return 0
+	}
+	return r.ring.AvailableBytes()
 }
 
 func (r *Reader) handle(record []byte, h Handler) {
@@ -155,5 +186,8 @@ func (r *Reader) Counts() (Counts, error) {
 
 // Close releases the reader and unblocks Run. It is idempotent.
 func (r *Reader) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
 	return r.ring.Close()
 }

@@ -1,11 +1,13 @@
 package loadtest
 
 import (
+	"encoding/binary"
 	"errors"
 	"os"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/stretchr/testify/assert"
@@ -66,7 +68,8 @@ func TestSettingsReachTheKernel(t *testing.T) {
 	testutil.RequireBPF(t)
 	checkDescriptors(t)
 	loader := load.New(settings())
-	collection, err := loader.Load(spec(t, loader), bpfProgRefused)
+	declared := spec(t, loader)
+	collection, err := loader.Load(declared, bpfProgRefused)
 	require.NoError(t, err)
 	defer collection.Close()
 	assert.NotContains(t, collection.Programs, bpfProgRefused)
@@ -79,8 +82,11 @@ func TestSettingsReachTheKernel(t *testing.T) {
 	assert.Error(t, load.InsertOverflow(series, bpfSeriesKey{Scope: load.OverflowScope}), "it is there already")
 
 	require.Zero(t, run(t, collection.Programs[bpfProgTell]))
+	section, err := collection.Maps[".bss"].LookupBytes(uint32(0))
+	require.NoError(t, err)
 	var told bpfTold
-	require.NoError(t, collection.Variables["told"].Get(&told))
+	_, err = binary.Decode(section[declared.Variables["told"].Offset:], binary.NativeEndian, &told)
+	require.NoError(t, err)
 	assert.Equal(t, bpfTold{
 		Scope: 2, CgroupSource: 3, SelfTgid: 4194304, Metrics: 1, EventsPerSecond: 12345, HistogramScale: 1,
 		Bounds: [2]uint64{17, 0},
@@ -149,4 +155,33 @@ func TestWrongSettings(t *testing.T) {
 	assert.ErrorContains(t, load.Set(spec, "setting_scope", uint64(1)), "set setting_scope: ")
 	assert.NoError(t, load.Set(spec, "setting_scope", uint32(1)))
 	assert.NoError(t, load.Set(spec, "no_such_setting", uint32(1)))
+}
+
+// TestCloseFreesMaps: after Close the kernel has none of the collection's maps left,
+// data sections included, without waiting for a garbage collection.
+func TestCloseFreesMaps(t *testing.T) {
+	testutil.RequireBPF(t)
+	loader := load.New(settings())
+	collection, err := loader.Load(spec(t, loader), bpfProgRefused)
+	require.NoError(t, err)
+	var ids []ebpf.MapID
+	for name, m := range collection.Maps {
+		info, err := m.Info()
+		require.NoError(t, err)
+		id, ok := info.ID()
+		require.True(t, ok, name)
+		ids = append(ids, id)
+	}
+	require.Greater(t, len(ids), 3)
+	collection.Close()
+	for _, id := range ids {
+		// The kernel frees a map after an RCU grace period.
+		require.Eventually(t, func() bool {
+			m, err := ebpf.NewMapFromID(id)
+			if err == nil {
+				_ = m.Close()
+			}
+			return errors.Is(err, os.ErrNotExist)
+		}, 5*time.Second, 10*time.Millisecond, "map %d is still there", id)
+	}
 }
