@@ -3,6 +3,7 @@ package ebpfreceiver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
 	"go.opentelemetry.io/collector/component"
@@ -17,26 +18,30 @@ import (
 )
 
 // ebpfReceiver is one component id's receiver, for metrics, logs or both. The
-// Collector starts and shuts it down once for each signal; only the first of each
-// does anything.
+// Collector starts and shuts it down once for each signal. The first start loads
+// the probes, and the last lets them deliver, for only then all consumers run; the
+// first shutdown ends it.
 type ebpfReceiver struct {
 	settings receiver.Settings
 	config   *config.Config
 	observe  *receiverhelper.ObsReport
-	forget   func()
+	forget   func(*ebpfReceiver)
+	retry    engine.Retry
+	status   statusHosts
 
 	metrics consumer.Metrics
 	logs    consumer.Logs
 
 	mu        sync.Mutex
-	started   bool
+	signals   int // how often it was created
+	starts    int // how often it was started
 	stopped   bool
 	engine    *engine.Engine
 	telemetry *metadata.TelemetryBuilder
 }
 
 // newReceiver makes a receiver. It touches no kernel state.
-func newReceiver(set receiver.Settings, c *config.Config, forget func()) (*ebpfReceiver, error) {
+func newReceiver(set receiver.Settings, c *config.Config, forget func(*ebpfReceiver)) (*ebpfReceiver, error) {
 	observe, err := receiverhelper.NewObsReport(receiverhelper.ObsReportSettings{
 		ReceiverID:             set.ID,
 		Transport:              "kernel",
@@ -48,55 +53,108 @@ func newReceiver(set receiver.Settings, c *config.Config, forget func()) (*ebpfR
 	return &ebpfReceiver{settings: set, config: c, observe: observe, forget: forget}, nil
 }
 
+// join adds a consumer.
+func (r *ebpfReceiver) join(consume func(*ebpfReceiver)) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.starts > 0 {
+		return fmt.Errorf("receiver %s has been started: it cannot take another consumer", r.settings.ID)
+	}
+	consume(r)
+	r.signals++
+	return nil
+}
+
 // Start implements component.Component. The context limits the start only.
 func (r *ebpfReceiver) Start(ctx context.Context, host component.Host) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.started {
-		return nil
+	if r.stopped {
+		return fmt.Errorf("receiver %s has ended: a new one must be created", r.settings.ID)
 	}
-	r.started = true
-	r.engine = engine.New(engine.Settings{
+	r.status.add(host)
+	r.starts++
+	if r.starts == 1 {
+		if err := r.load(ctx); err != nil {
+			r.stopped = true
+			r.forget(r)
+			return err
+		}
+	}
+	if r.starts == r.signals {
+		r.engine.Run()
+	}
+	return nil
+}
+
+// load starts the probes and the telemetry about them; on an error nothing is left.
+func (r *ebpfReceiver) load(ctx context.Context) error {
+	e := engine.New(engine.Settings{
 		Logger:  r.settings.Logger,
 		Config:  r.config,
 		Version: r.settings.BuildInfo.Version,
 		Metrics: r.metrics,
 		Logs:    r.logs,
 		Observe: r.observe,
-		Status:  func(event *engine.StatusEvent) { reportStatus(host, event) },
+		Status:  r.status.report,
+		Retry:   r.retry,
 	})
-	if err := r.engine.Start(ctx); err != nil {
+	if err := e.Start(ctx); err != nil {
 		return err
 	}
 	var err error
-	r.telemetry, err = registerTelemetry(r.settings.TelemetrySettings, r.engine)
-	return err
-}
-
-func reportStatus(host component.Host, event *engine.StatusEvent) {
-	switch {
-	case event.Err == nil:
-		componentstatus.ReportStatus(host, componentstatus.NewEvent(componentstatus.StatusOK))
-	case event.Permanent:
-		componentstatus.ReportStatus(host, componentstatus.NewPermanentErrorEvent(event.Err))
-	default:
-		componentstatus.ReportStatus(host, componentstatus.NewRecoverableErrorEvent(event.Err))
+	if r.telemetry, err = registerTelemetry(r.settings.TelemetrySettings, e); err != nil {
+		return errors.Join(err, e.Shutdown(ctx))
 	}
+	r.engine = e
+	return nil
 }
 
 // Shutdown implements component.Component: it may come before Start, and twice.
 func (r *ebpfReceiver) Shutdown(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.forget()
+	r.forget(r)
 	if r.stopped || r.engine == nil {
 		r.stopped = true
 		return nil
 	}
 	r.stopped = true
 	err := r.engine.Shutdown(ctx)
-	if r.telemetry != nil {
-		r.telemetry.Shutdown()
+	r.telemetry.Shutdown()
+	return err
+}
+
+// statusHosts tell the receiver's health to the Collector, for which each signal is
+// a component of its own. It is safe for concurrent use.
+type statusHosts struct {
+	mu    sync.Mutex
+	hosts []component.Host
+	last  *componentstatus.Event // nil as long as all is well
+}
+
+// add adds a signal's host, which is told what it has missed.
+func (s *statusHosts) add(host component.Host) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hosts = append(s.hosts, host)
+	if s.last != nil {
+		componentstatus.ReportStatus(host, s.last)
 	}
-	return errors.Join(err)
+}
+
+func (s *statusHosts) report(event *engine.StatusEvent) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case event.Err == nil:
+		s.last = componentstatus.NewEvent(componentstatus.StatusOK)
+	case event.Permanent:
+		s.last = componentstatus.NewPermanentErrorEvent(event.Err)
+	default:
+		s.last = componentstatus.NewRecoverableErrorEvent(event.Err)
+	}
+	for _, host := range s.hosts {
+		componentstatus.ReportStatus(host, s.last)
+	}
 }
