@@ -100,7 +100,7 @@ const (
 	maxScale      = 3
 	minRing       = 4 << 10
 	maxRing       = 1 << 30
-	maxMaxSeries  = 1_000_000
+	maxMaxSeries  = 100_000
 	maxEventRate  = 1_000_000_000
 	minProcesses  = 256
 	maxProcesses  = 4 << 20

@@ -217,7 +217,7 @@ func badInput() map[string][]string {
 		"limits: {ring_buffer: 1.5}":        {"limits::ring_buffer: want a whole number, got 1.5"},
 		"limits: {ring_buffer: []}":         {"limits::ring_buffer: want a whole number, got a list"},
 		// Numbers, words, switches.
-		"limits: {max_series: 0}":             {"limits::max_series: 0 is out of range: want 1 to 1000000"},
+		"limits: {max_series: 0}":             {"limits::max_series: 0 is out of range: want 1 to 100000"},
 		"limits: {max_series: 1.5}":           {"limits::max_series: want a whole number, got 1.5"},
 		"limits: {max_series: many}":          {`limits::max_series: want a whole number, got "many"`},
 		"limits: {max_series: 1e30}":          {"limits::max_series: ", "is out of range: want -9223372036854775808 to 9223372036854775807"},

@@ -67,7 +67,7 @@ static __always_inline bool event_admit(void)
 
 	if (!counts)
 		return false;
-	counts->produced++;
+	atomic_add(&counts->produced, 1);
 	if (!setting_events_per_second)
 		return true;
 	window = bpf_map_lookup_elem(&event_window, &zero);
@@ -79,7 +79,7 @@ static __always_inline bool event_admit(void)
 		window->count = 0;
 	}
 	if (window->count >= setting_events_per_second) {
-		counts->rate_limited++;
+		atomic_add(&counts->rate_limited, 1);
 		return false;
 	}
 	atomic_add(&window->count, 1);
@@ -96,5 +96,5 @@ static __always_inline void event_send(void *record, u64 size)
 		return;
 	counts = bpf_map_lookup_elem(&event_counts, &zero);
 	if (counts)
-		counts->ring_full++;
+		atomic_add(&counts->ring_full, 1);
 }

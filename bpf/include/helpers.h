@@ -14,9 +14,9 @@
 #define TASK_RUNNING 0
 
 /*
- * An atomic add that returns nothing: fetching variants need v5.12. Counters
- * that are per CPU do not need it, except where a program may be interrupted by
- * another one on the same CPU that touches the same value.
+ * Values that are per CPU need atomic adds, too, where another task's run of the
+ * program may come in between: tracepoints let themselves be preempted since v7.0.
+ * Adds that return nothing exist everywhere; fetching ones need v5.12.
  */
 #define atomic_add(pointer, value) ((void)__sync_fetch_and_add(pointer, value))
 
@@ -30,4 +30,24 @@
 static __always_inline bool is_self(u32 tgid)
 {
 	return tgid == setting_self_tgid;
+}
+
+/*
+ * Keep other tasks off this CPU, for work in per-CPU memory that takes more than
+ * one instruction. The kfuncs appeared in v6.10; kernels without them run
+ * tracepoints with preemption off anyway.
+ */
+extern void bpf_preempt_disable(void) __ksym __weak;
+extern void bpf_preempt_enable(void) __ksym __weak;
+
+static __always_inline void hold_cpu(void)
+{
+	if (bpf_preempt_disable)
+		bpf_preempt_disable();
+}
+
+static __always_inline void release_cpu(void)
+{
+	if (bpf_preempt_enable)
+		bpf_preempt_enable();
 }

@@ -264,15 +264,21 @@ func (r *recorder) all(event string, pid int) []found {
 	return result
 }
 
-// one waits for the process's last record of an event.
+// one waits for the process's first record of an event.
 func (r *recorder) one(t *testing.T, event string, pid int) found {
+	t.Helper()
+	return r.nth(t, event, pid, 1)
+}
+
+// nth waits for the process's nth record of an event, counted from 1.
+func (r *recorder) nth(t *testing.T, event string, pid, n int) found {
 	t.Helper()
 	var result []found
 	require.Eventually(t, func() bool {
 		result = r.all(event, pid)
-		return len(result) > 0
+		return len(result) >= n
 	}, 20*time.Second, 5*time.Millisecond, "%s of %d", event, pid)
-	return result[len(result)-1]
+	return result[n-1]
 }
 
 // collect reads the probe's metrics and checks them against the metadata.

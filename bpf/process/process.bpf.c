@@ -393,8 +393,12 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, int old_pid, struct l
 	if (is_self(task->tgid))
 		return 0;
 	count(task_scope(task), COUNT_EXEC, 0);
-	if (send_exec && event_admit())
+	if (send_exec && event_admit()) {
+		/* The record is built in memory that is this CPU's. */
+		hold_cpu();
 		send_exec_event(task, bprm);
+		release_cpu();
+	}
 	return 0;
 }
 
