@@ -59,6 +59,31 @@ type Observation struct {
 	Programs map[string]ProgramObservation
 }
 
+// IdentityObservation tells how well processes and containers are known.
+type IdentityObservation struct {
+	// Unknown is how often the owner of a count or a record could not be named; it
+	// is the host's then, or a resource with what its key says.
+	Unknown uint64
+	// EventsLost is the number of events about cgroups that did not fit into their
+	// ring; what they told is found in cgroupfs unless it has gone meanwhile.
+	EventsLost uint64
+}
+
+// ObserveIdentity is safe to call at any time; it is zero when nothing runs.
+func (e *Engine) ObserveIdentity() IdentityObservation {
+	e.mu.Lock()
+	identity := e.identity
+	e.mu.Unlock()
+	if identity == nil {
+		return IdentityObservation{}
+	}
+	lost, err := identity.Lost()
+	if err != nil {
+		lost = 0
+	}
+	return IdentityObservation{Unknown: identity.Unknown(), EventsLost: lost}
+}
+
 // TableObservation is the fill level of a map.
 type TableObservation struct{ Entries, Capacity int }
 

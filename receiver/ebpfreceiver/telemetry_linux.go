@@ -53,6 +53,14 @@ func registerTelemetry(set component.TelemetrySettings, e *engine.Engine) (*meta
 			})
 			return nil
 		}),
+		b.RegisterReceiverEbpfIdentityUnknownCallback(func(_ context.Context, out metric.Int64Observer) error {
+			out.Observe(int64(e.ObserveIdentity().Unknown))
+			return nil
+		}),
+		b.RegisterReceiverEbpfIdentityEventsLostCallback(func(_ context.Context, out metric.Int64Observer) error {
+			out.Observe(int64(e.ObserveIdentity().EventsLost))
+			return nil
+		}),
 		registerMaps(b, each),
 		registerPrograms(b, each),
 	)

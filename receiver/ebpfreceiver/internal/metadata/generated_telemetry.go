@@ -25,17 +25,19 @@ func Tracer(settings component.TelemetrySettings) trace.Tracer {
 // TelemetryBuilder provides an interface for components to report telemetry
 // as defined in metadata and user config.
 type TelemetryBuilder struct {
-	meter                       metric.Meter
-	mu                          sync.Mutex
-	registrations               []metric.Registration
-	ReceiverEbpfCollectDuration metric.Float64ObservableGauge
-	ReceiverEbpfEventsLost      metric.Int64ObservableCounter
-	ReceiverEbpfEventsRead      metric.Int64ObservableCounter
-	ReceiverEbpfMapCapacity     metric.Int64ObservableGauge
-	ReceiverEbpfMapEntries      metric.Int64ObservableGauge
-	ReceiverEbpfProbeState      metric.Int64ObservableGauge
-	ReceiverEbpfProgramRuns     metric.Int64ObservableCounter
-	ReceiverEbpfProgramTime     metric.Float64ObservableCounter
+	meter                          metric.Meter
+	mu                             sync.Mutex
+	registrations                  []metric.Registration
+	ReceiverEbpfCollectDuration    metric.Float64ObservableGauge
+	ReceiverEbpfEventsLost         metric.Int64ObservableCounter
+	ReceiverEbpfEventsRead         metric.Int64ObservableCounter
+	ReceiverEbpfIdentityEventsLost metric.Int64ObservableCounter
+	ReceiverEbpfIdentityUnknown    metric.Int64ObservableCounter
+	ReceiverEbpfMapCapacity        metric.Int64ObservableGauge
+	ReceiverEbpfMapEntries         metric.Int64ObservableGauge
+	ReceiverEbpfProbeState         metric.Int64ObservableGauge
+	ReceiverEbpfProgramRuns        metric.Int64ObservableCounter
+	ReceiverEbpfProgramTime        metric.Float64ObservableCounter
 }
 
 // TelemetryBuilderOption applies changes to default builder.
@@ -85,6 +87,36 @@ func (builder *TelemetryBuilder) RegisterReceiverEbpfEventsReadCallback(cb metri
 		cb(ctx, &observerInt64{inst: builder.ReceiverEbpfEventsRead, obs: o})
 		return nil
 	}, builder.ReceiverEbpfEventsRead)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterReceiverEbpfIdentityEventsLostCallback sets callback for observable ReceiverEbpfIdentityEventsLost metric.
+func (builder *TelemetryBuilder) RegisterReceiverEbpfIdentityEventsLostCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.ReceiverEbpfIdentityEventsLost, obs: o})
+		return nil
+	}, builder.ReceiverEbpfIdentityEventsLost)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterReceiverEbpfIdentityUnknownCallback sets callback for observable ReceiverEbpfIdentityUnknown metric.
+func (builder *TelemetryBuilder) RegisterReceiverEbpfIdentityUnknownCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.ReceiverEbpfIdentityUnknown, obs: o})
+		return nil
+	}, builder.ReceiverEbpfIdentityUnknown)
 	if err != nil {
 		return err
 	}
@@ -223,6 +255,18 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		"otelcol_receiver_ebpf_events_read",
 		metric.WithDescription("Records read from the probe's ring buffer. [Beta]"),
 		metric.WithUnit("{event}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.ReceiverEbpfIdentityEventsLost, err = builder.meter.Int64ObservableCounter(
+		"otelcol_receiver_ebpf_identity_events_lost",
+		metric.WithDescription("Events about cgroups that were lost to a full ring buffer. [Beta]"),
+		metric.WithUnit("{event}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.ReceiverEbpfIdentityUnknown, err = builder.meter.Int64ObservableCounter(
+		"otelcol_receiver_ebpf_identity_unknown",
+		metric.WithDescription("Times that the container or process behind a count or a record could not be named. [Beta]"),
+		metric.WithUnit("{lookup}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.ReceiverEbpfMapCapacity, err = builder.meter.Int64ObservableGauge(
