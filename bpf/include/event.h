@@ -15,10 +15,10 @@
 
 /* What every record starts with. */
 struct event_header {
-	u64 time;	/* boot-time clock, ns */
-	u64 cgroup_id;	/* scope.h */
-	u32 kind;	/* the probe's own enum */
-	u32 size;	/* bytes of the whole record, this header included */
+	u64 time;      /* boot-time clock, ns */
+	u64 cgroup_id; /* scope.h */
+	u32 kind;      /* the probe's own enum */
+	u32 size;      /* bytes of the whole record, this header included */
 };
 _Static_assert(sizeof(struct event_header) == 24, "the header has no padding");
 

@@ -20,8 +20,9 @@
 #define controller_css(cgroups, controller)                                                        \
 	(*(struct cgroup_subsys_state **)((void *)(cgroups) +                                      \
 					  bpf_core_field_offset(struct css_set, subsys) +          \
-					  sizeof(void *) * bpf_core_enum_value(                    \
-								   enum cgroup_subsys_id, controller)))
+					  sizeof(void *) *                                         \
+						  bpf_core_enum_value(enum cgroup_subsys_id,       \
+								      controller)))
 
 /* The cgroup id of a task in the hierarchy that tells containers apart. */
 static __always_inline u64 task_cgroup_id(struct task_struct *task)

@@ -33,7 +33,8 @@ const (
 	bpfOffCpuReasonOFF_CPU_PREEMPTED       bpfOffCpuReason = 0
 	bpfOffCpuReasonOFF_CPU_INTERRUPTIBLE   bpfOffCpuReason = 1
 	bpfOffCpuReasonOFF_CPU_UNINTERRUPTIBLE bpfOffCpuReason = 2
-	bpfOffCpuReasonOFF_CPU_OTHER           bpfOffCpuReason = 3
+	bpfOffCpuReasonOFF_CPU_IDLE            bpfOffCpuReason = 3
+	bpfOffCpuReasonOFF_CPU_OTHER           bpfOffCpuReason = 4
 )
 
 type bpfSchedulerKey struct {
@@ -56,6 +57,7 @@ type bpfTaskTimes struct {
 	GotCpu        uint64
 	Voluntary     uint64
 	Involuntary   uint64
+	Migrations    uint64
 	Reason        uint32
 	Pad           uint32
 }
@@ -64,29 +66,29 @@ type bpfTaskTimes struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	bpfMapOffCpu                 = "off_cpu"
-	bpfMapOnCpu                  = "on_cpu"
-	bpfMapScheduler              = "scheduler"
-	bpfMapTasks                  = "tasks"
-	bpfMapTasksByTid             = "tasks_by_tid"
-	bpfProgSchedMigrateTask      = "sched_migrate_task"
-	bpfProgSchedProcessFork      = "sched_process_fork"
-	bpfProgSchedSwitch           = "sched_switch"
-	bpfProgSchedWakeup           = "sched_wakeup"
-	bpfProgSchedWakeupNew        = "sched_wakeup_new"
-	bpfProgWatchExisting         = "watch_existing"
-	bpfVarHistogramBounds        = "histogram_bounds"
-	bpfVarSchedulerOffCpu        = "scheduler_off_cpu"
-	bpfVarSchedulerOnCpu         = "scheduler_on_cpu"
-	bpfVarSettingCgroupSource    = "setting_cgroup_source"
-	bpfVarSettingEventsPerSecond = "setting_events_per_second"
-	bpfVarSettingHistogramScale  = "setting_histogram_scale"
-	bpfVarSettingMetrics         = "setting_metrics"
-	bpfVarSettingScope           = "setting_scope"
-	bpfVarSettingSelfTgid        = "setting_self_tgid"
-	bpfVarTypeOfOffCpuReason     = "type_of_off_cpu_reason"
-	bpfVarZeroHistogram          = "zero_histogram"
-	bpfVarZeroValue              = "zero_value"
+	bpfMapOffCpu                  = "off_cpu"
+	bpfMapOnCpu                   = "on_cpu"
+	bpfMapScheduler               = "scheduler"
+	bpfMapTasks                   = "tasks"
+	bpfMapTasksByTid              = "tasks_by_tid"
+	bpfProgSchedProcessFork       = "sched_process_fork"
+	bpfProgSchedSwitch            = "sched_switch"
+	bpfProgSchedWakeup            = "sched_wakeup"
+	bpfProgSchedWakeupNew         = "sched_wakeup_new"
+	bpfProgWatchExisting          = "watch_existing"
+	bpfVarHistogramBounds         = "histogram_bounds"
+	bpfVarSchedulerOffCpu         = "scheduler_off_cpu"
+	bpfVarSchedulerOnCpu          = "scheduler_on_cpu"
+	bpfVarSchedulerSwitchHasState = "scheduler_switch_has_state"
+	bpfVarSettingCgroupSource     = "setting_cgroup_source"
+	bpfVarSettingEventsPerSecond  = "setting_events_per_second"
+	bpfVarSettingHistogramScale   = "setting_histogram_scale"
+	bpfVarSettingMetrics          = "setting_metrics"
+	bpfVarSettingScope            = "setting_scope"
+	bpfVarSettingSelfTgid         = "setting_self_tgid"
+	bpfVarTypeOfOffCpuReason      = "type_of_off_cpu_reason"
+	bpfVarZeroHistogram           = "zero_histogram"
+	bpfVarZeroValue               = "zero_value"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -131,7 +133,6 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
-	SchedMigrateTask *ebpf.ProgramSpec `ebpf:"sched_migrate_task"`
 	SchedProcessFork *ebpf.ProgramSpec `ebpf:"sched_process_fork"`
 	SchedSwitch      *ebpf.ProgramSpec `ebpf:"sched_switch"`
 	SchedWakeup      *ebpf.ProgramSpec `ebpf:"sched_wakeup"`
@@ -154,18 +155,19 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	HistogramBounds        *ebpf.VariableSpec `ebpf:"histogram_bounds"`
-	SchedulerOffCpu        *ebpf.VariableSpec `ebpf:"scheduler_off_cpu"`
-	SchedulerOnCpu         *ebpf.VariableSpec `ebpf:"scheduler_on_cpu"`
-	SettingCgroupSource    *ebpf.VariableSpec `ebpf:"setting_cgroup_source"`
-	SettingEventsPerSecond *ebpf.VariableSpec `ebpf:"setting_events_per_second"`
-	SettingHistogramScale  *ebpf.VariableSpec `ebpf:"setting_histogram_scale"`
-	SettingMetrics         *ebpf.VariableSpec `ebpf:"setting_metrics"`
-	SettingScope           *ebpf.VariableSpec `ebpf:"setting_scope"`
-	SettingSelfTgid        *ebpf.VariableSpec `ebpf:"setting_self_tgid"`
-	TypeOfOffCpuReason     *ebpf.VariableSpec `ebpf:"type_of_off_cpu_reason"`
-	ZeroHistogram          *ebpf.VariableSpec `ebpf:"zero_histogram"`
-	ZeroValue              *ebpf.VariableSpec `ebpf:"zero_value"`
+	HistogramBounds         *ebpf.VariableSpec `ebpf:"histogram_bounds"`
+	SchedulerOffCpu         *ebpf.VariableSpec `ebpf:"scheduler_off_cpu"`
+	SchedulerOnCpu          *ebpf.VariableSpec `ebpf:"scheduler_on_cpu"`
+	SchedulerSwitchHasState *ebpf.VariableSpec `ebpf:"scheduler_switch_has_state"`
+	SettingCgroupSource     *ebpf.VariableSpec `ebpf:"setting_cgroup_source"`
+	SettingEventsPerSecond  *ebpf.VariableSpec `ebpf:"setting_events_per_second"`
+	SettingHistogramScale   *ebpf.VariableSpec `ebpf:"setting_histogram_scale"`
+	SettingMetrics          *ebpf.VariableSpec `ebpf:"setting_metrics"`
+	SettingScope            *ebpf.VariableSpec `ebpf:"setting_scope"`
+	SettingSelfTgid         *ebpf.VariableSpec `ebpf:"setting_self_tgid"`
+	TypeOfOffCpuReason      *ebpf.VariableSpec `ebpf:"type_of_off_cpu_reason"`
+	ZeroHistogram           *ebpf.VariableSpec `ebpf:"zero_histogram"`
+	ZeroValue               *ebpf.VariableSpec `ebpf:"zero_value"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -209,25 +211,25 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	HistogramBounds        *ebpf.Variable `ebpf:"histogram_bounds"`
-	SchedulerOffCpu        *ebpf.Variable `ebpf:"scheduler_off_cpu"`
-	SchedulerOnCpu         *ebpf.Variable `ebpf:"scheduler_on_cpu"`
-	SettingCgroupSource    *ebpf.Variable `ebpf:"setting_cgroup_source"`
-	SettingEventsPerSecond *ebpf.Variable `ebpf:"setting_events_per_second"`
-	SettingHistogramScale  *ebpf.Variable `ebpf:"setting_histogram_scale"`
-	SettingMetrics         *ebpf.Variable `ebpf:"setting_metrics"`
-	SettingScope           *ebpf.Variable `ebpf:"setting_scope"`
-	SettingSelfTgid        *ebpf.Variable `ebpf:"setting_self_tgid"`
-	TypeOfOffCpuReason     *ebpf.Variable `ebpf:"type_of_off_cpu_reason"`
-	ZeroHistogram          *ebpf.Variable `ebpf:"zero_histogram"`
-	ZeroValue              *ebpf.Variable `ebpf:"zero_value"`
+	HistogramBounds         *ebpf.Variable `ebpf:"histogram_bounds"`
+	SchedulerOffCpu         *ebpf.Variable `ebpf:"scheduler_off_cpu"`
+	SchedulerOnCpu          *ebpf.Variable `ebpf:"scheduler_on_cpu"`
+	SchedulerSwitchHasState *ebpf.Variable `ebpf:"scheduler_switch_has_state"`
+	SettingCgroupSource     *ebpf.Variable `ebpf:"setting_cgroup_source"`
+	SettingEventsPerSecond  *ebpf.Variable `ebpf:"setting_events_per_second"`
+	SettingHistogramScale   *ebpf.Variable `ebpf:"setting_histogram_scale"`
+	SettingMetrics          *ebpf.Variable `ebpf:"setting_metrics"`
+	SettingScope            *ebpf.Variable `ebpf:"setting_scope"`
+	SettingSelfTgid         *ebpf.Variable `ebpf:"setting_self_tgid"`
+	TypeOfOffCpuReason      *ebpf.Variable `ebpf:"type_of_off_cpu_reason"`
+	ZeroHistogram           *ebpf.Variable `ebpf:"zero_histogram"`
+	ZeroValue               *ebpf.Variable `ebpf:"zero_value"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
-	SchedMigrateTask *ebpf.Program `ebpf:"sched_migrate_task"`
 	SchedProcessFork *ebpf.Program `ebpf:"sched_process_fork"`
 	SchedSwitch      *ebpf.Program `ebpf:"sched_switch"`
 	SchedWakeup      *ebpf.Program `ebpf:"sched_wakeup"`
@@ -237,7 +239,6 @@ type bpfPrograms struct {
 
 func (p *bpfPrograms) Close() error {
 	return _BpfClose(
-		p.SchedMigrateTask,
 		p.SchedProcessFork,
 		p.SchedSwitch,
 		p.SchedWakeup,

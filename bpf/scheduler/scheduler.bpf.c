@@ -5,8 +5,8 @@
  * stop, context switches and migrations.
  *
  * Hooks: tp_btf/sched_wakeup and sched_wakeup_new (the wait begins), sched_switch
- * (it ends for the next task, and begins for a previous one that could go on),
- * sched_migrate_task. The idle task (pid 0) never waits and is not counted.
+ * (it ends for the next task, and begins for a previous one that could go on). The
+ * idle task (pid 0) never waits and is not counted.
  *
  * Both hooks run under a run-queue lock, where nothing may be allocated: memory
  * allocation can wake kswapd, which takes a run-queue lock. Therefore each task's
@@ -17,6 +17,9 @@
  * Context switches are taken from the kernel's own counts (nvcsw, nivcsw), which it
  * raises just before the tracepoint: they equal /proc/PID/status to the last one,
  * on every kernel, also where a pending signal turns a sleep into a switch.
+ * Migrations too (se.nr_migrations): sched_migrate_task would cost a program more,
+ * and fires before the kernel looks whether the CPU is another one. They count when
+ * the task next leaves a CPU.
  *
  * Kernel: 5.10. Not seen: the wait of a task between the moment it was made
  * runnable and the tracepoint (nanoseconds), the first wait of tasks that were
@@ -34,7 +37,8 @@ enum off_cpu_reason {
 	OFF_CPU_PREEMPTED = 0,
 	OFF_CPU_INTERRUPTIBLE = 1,
 	OFF_CPU_UNINTERRUPTIBLE = 2,
-	OFF_CPU_OTHER = 3, /* stopped, traced, parked */
+	OFF_CPU_IDLE = 3,  /* a kernel thread without work */
+	OFF_CPU_OTHER = 4, /* stopped, traced, parked, dead */
 };
 
 EXPORT_TYPE(enum, off_cpu_reason);
@@ -45,6 +49,7 @@ struct task_times {
 	u64 got_cpu;	    /* ns; 0: unknown */
 	u64 voluntary;	    /* nvcsw when last seen */
 	u64 involuntary;    /* nivcsw when last seen */
+	u64 migrations;	    /* se.nr_migrations when last seen */
 	u32 reason;	    /* enum off_cpu_reason */
 	u32 pad;
 };
@@ -105,6 +110,29 @@ const struct histogram zero_histogram = {};
 
 #define has_task_storage() bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_storage_get)
 
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+struct sched_entity {
+	u64 nr_migrations;
+};
+
+struct task_struct___scheduled {
+	struct sched_entity se;
+};
+#pragma clang attribute pop
+
+static __always_inline u64 migrations_of(struct task_struct *task)
+{
+	return ((struct task_struct___scheduled *)task)->se.nr_migrations;
+}
+
+/* Take the kernel's counts as seen. */
+static __always_inline void see_counts(struct task_times *times, struct task_struct *task)
+{
+	times->voluntary = task->nvcsw;
+	times->involuntary = task->nivcsw;
+	times->migrations = migrations_of(task);
+}
+
 /* What is known of a task, or NULL. */
 static __always_inline struct task_times *times_of(struct task_struct *task)
 {
@@ -117,8 +145,7 @@ static __always_inline struct task_times *times_of(struct task_struct *task)
 	times = bpf_map_lookup_elem(&tasks_by_tid, &tid);
 	if (times)
 		return times;
-	fresh.voluntary = task->nvcsw;
-	fresh.involuntary = task->nivcsw;
+	see_counts(&fresh, task);
 	bpf_map_update_elem(&tasks_by_tid, &tid, &fresh, BPF_NOEXIST);
 	return bpf_map_lookup_elem(&tasks_by_tid, &tid);
 }
@@ -137,10 +164,8 @@ static __always_inline void watch(struct task_struct *task)
 		return;
 	}
 	times = bpf_task_storage_get(&tasks, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (!times)
-		return;
-	times->voluntary = task->nvcsw;
-	times->involuntary = task->nivcsw;
+	if (times)
+		see_counts(times, task);
 }
 
 static __always_inline struct scheduler_value *value_of(u64 scope)
@@ -157,46 +182,54 @@ static __always_inline long task_state(struct task_struct *task)
 	return ((struct task_struct___old *)task)->state;
 }
 
+/* include/linux/sched.h */
 #define TASK_INTERRUPTIBLE 0x1
 #define TASK_UNINTERRUPTIBLE 0x2
+#define TASK_WAKING 0x200
+#define TASK_NOLOAD 0x400
 
+/* The reason that a state stands for, of a task that cannot go on. */
 static __always_inline u32 reason_of(long state)
 {
-	if (state == TASK_RUNNING)
-		return OFF_CPU_PREEMPTED;
-	if (state & TASK_INTERRUPTIBLE)
+	/* Somebody wakes it already, and what it slept in is not known (before v5.18). */
+	if (state & (TASK_INTERRUPTIBLE | TASK_WAKING))
 		return OFF_CPU_INTERRUPTIBLE;
-	if (state & TASK_UNINTERRUPTIBLE)
-		return OFF_CPU_UNINTERRUPTIBLE;
-	return OFF_CPU_OTHER;
+	if (!(state & TASK_UNINTERRUPTIBLE))
+		return OFF_CPU_OTHER;
+	return state & TASK_NOLOAD ? OFF_CPU_IDLE : OFF_CPU_UNINTERRUPTIBLE;
 }
 
-/* The task leaves the CPU. */
-static __always_inline void leave(struct task_struct *task, u64 now)
+/* The value of a scope, if the switch has needed one. */
+struct found {
+	struct scheduler_value *value;
+	u64 scope;
+};
+
+/* The task leaves the CPU, and could go on or went to sleep in a state. */
+static __always_inline void leave(struct task_struct *task, u64 now, bool runnable, long state,
+				  struct found *found)
 {
 	struct task_times *times = times_of(task);
 	struct scheduler_value *value;
 	struct histogram *h;
-	u64 scope, voluntary, involuntary;
-	long state;
+	u64 scope;
 
 	if (!times)
 		return;
-	state = task_state(task);
-	times->runnable_since = state == TASK_RUNNING ? now : 0;
+	times->runnable_since = runnable ? now : 0;
 	scope = task_scope(task);
-	voluntary = task->nvcsw;
-	involuntary = task->nivcsw;
 	value = value_of(scope);
+	found->value = value;
+	found->scope = scope;
 	if (value) {
-		value->voluntary += voluntary - times->voluntary;
-		value->involuntary += involuntary - times->involuntary;
+		value->voluntary += task->nvcsw - times->voluntary;
+		value->involuntary += task->nivcsw - times->involuntary;
+		value->migrations += migrations_of(task) - times->migrations;
 	}
-	times->voluntary = voluntary;
-	times->involuntary = involuntary;
+	see_counts(times, task);
 	if (scheduler_off_cpu) {
 		times->left_cpu = now;
-		times->reason = reason_of(state);
+		times->reason = runnable ? OFF_CPU_PREEMPTED : reason_of(state);
 	}
 	if (scheduler_on_cpu && times->got_cpu) {
 		struct scheduler_key key = {.scope = scope}, overflow = {.scope = SERIES_OVERFLOW};
@@ -209,26 +242,32 @@ static __always_inline void leave(struct task_struct *task, u64 now)
 }
 
 /* The task gets the CPU. */
-static __always_inline void arrive(struct task_struct *task, u64 now)
+static __always_inline void arrive(struct task_struct *task, u64 now, struct found *found)
 {
 	struct task_times *times = times_of(task);
 	struct scheduler_value *value;
 	struct histogram *h;
+	u64 scope;
 
 	if (!times)
 		return;
+	scope = task_scope(task);
 	if (times->runnable_since) {
-		value = value_of(task_scope(task));
+		/* Neighbours often belong together, and a look-up is a fifth of the cost. */
+		value = found->scope == scope ? found->value : NULL;
+		if (!value)
+			value = value_of(scope);
 		/* Clocks of two CPUs may differ by a little: a wait is never negative. */
 		if (value)
-			histogram_add(&value->run_queue,
-				      now > times->runnable_since ? now - times->runnable_since : 0);
+			histogram_add(&value->run_queue, now > times->runnable_since
+								 ? now - times->runnable_since
+								 : 0);
 		times->runnable_since = 0;
 	}
 	if (scheduler_on_cpu)
 		times->got_cpu = now;
 	if (scheduler_off_cpu && times->left_cpu) {
-		struct off_cpu_key key = {.scope = task_scope(task), .reason = times->reason};
+		struct off_cpu_key key = {.scope = scope, .reason = times->reason};
 		struct off_cpu_key overflow = {.scope = SERIES_OVERFLOW, .reason = times->reason};
 
 		h = series_value(&off_cpu, &key, &overflow, &zero_histogram);
@@ -238,15 +277,31 @@ static __always_inline void arrive(struct task_struct *task, u64 now)
 	}
 }
 
+/* 9c2136be0878 (v5.18) appended the state before the switch to the arguments. */
+volatile const bool scheduler_switch_has_state = false;
+
 SEC("tp_btf/sched_switch")
 int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
 {
+	struct found found = {};
 	u64 now = bpf_ktime_get_ns();
 
-	if (prev->pid && !is_self(prev->tgid))
-		leave(prev, now);
+	if (prev->pid && !is_self(prev->tgid)) {
+		long state = task_state(prev);
+		/*
+		 * A task that is preempted on its way to sleep stays in the queue, whatever
+		 * its state. The state itself tells best who could go on: the argument
+		 * still calls a task asleep that a signal kept from it. But once asleep, the
+		 * state may be a waker's already.
+		 */
+		bool runnable = preempt || state == TASK_RUNNING;
+
+		if (scheduler_switch_has_state)
+			state = (u32)ctx[3];
+		leave(prev, now, runnable, state, &found);
+	}
 	if (next->pid && !is_self(next->tgid))
-		arrive(next, now);
+		arrive(next, now, &found);
 	return 0;
 }
 
@@ -257,7 +312,11 @@ static __always_inline int woken(struct task_struct *task)
 	if (!task->pid || is_self(task->tgid))
 		return 0;
 	times = times_of(task);
-	if (times)
+	/*
+	 * One that waits already goes on waiting: it was preempted before it slept. One
+	 * that runs does not wait; leave() says when it begins to.
+	 */
+	if (times && !times->runnable_since)
 		times->runnable_since = bpf_ktime_get_ns();
 	return 0;
 }
@@ -272,19 +331,6 @@ SEC("tp_btf/sched_wakeup_new")
 int BPF_PROG(sched_wakeup_new, struct task_struct *task)
 {
 	return woken(task);
-}
-
-SEC("tp_btf/sched_migrate_task")
-int BPF_PROG(sched_migrate_task, struct task_struct *task)
-{
-	struct scheduler_value *value;
-
-	if (!task->pid || is_self(task->tgid))
-		return 0;
-	value = value_of(task_scope(task));
-	if (value)
-		value->migrations++;
-	return 0;
 }
 
 /* Before the new task's first wake-up, and outside any run-queue lock. */

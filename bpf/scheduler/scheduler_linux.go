@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 
 	"otelcol-ebpf/internal/load"
@@ -23,7 +24,7 @@ type scheduler struct {
 	config Config
 	env    probe.Env
 
-	collection *ebpf.Collection
+	collection *load.Collection
 	links      []io.Closer
 	tasks      *taskTable
 	onCPU      *onCPUTable
@@ -58,7 +59,7 @@ func (s *scheduler) Start(context.Context) (err error) {
 		return err
 	}
 	load.TaskStorage(types, spec.Maps[bpfMapTasks], spec.Maps[bpfMapTasksByTid])
-	if err := s.configure(spec); err != nil {
+	if err := s.configure(spec, types); err != nil {
 		return err
 	}
 	if s.collection, err = s.env.Loader.Load(spec); err != nil {
@@ -71,7 +72,10 @@ func (s *scheduler) Start(context.Context) (err error) {
 	return s.attach()
 }
 
-func (s *scheduler) configure(spec *ebpf.CollectionSpec) error {
+func (s *scheduler) configure(spec *ebpf.CollectionSpec, types *btf.Spec) error {
+	if err := load.Set(spec, bpfVarSchedulerSwitchHasState, switchHasState(types)); err != nil {
+		return err
+	}
 	if err := load.Set(spec, bpfVarSchedulerOnCpu, s.config.OnCPU); err != nil {
 		return err
 	}
@@ -86,6 +90,21 @@ func (s *scheduler) configure(spec *ebpf.CollectionSpec) error {
 		spec.Maps[bpfMapOffCpu].MaxEntries = 0
 	}
 	return nil
+}
+
+// switchHasState tells whether the kernel's sched_switch has a fourth argument. Its
+// prototype has a pointer to the tracepoint's own data in front.
+func switchHasState(types *btf.Spec) bool {
+	var hook *btf.Typedef
+	if err := types.TypeByName("btf_trace_sched_switch", &hook); err != nil {
+		return false
+	}
+	pointer, ok := btf.UnderlyingType(hook).(*btf.Pointer)
+	if !ok {
+		return false
+	}
+	function, ok := pointer.Target.(*btf.FuncProto)
+	return ok && len(function.Params) > 4
 }
 
 func (s *scheduler) openTables() (err error) {
@@ -130,6 +149,7 @@ func reasons() map[bpfOffCpuReason]string {
 		bpfOffCpuReasonOFF_CPU_PREEMPTED:       "preempted",
 		bpfOffCpuReasonOFF_CPU_INTERRUPTIBLE:   "interruptible",
 		bpfOffCpuReasonOFF_CPU_UNINTERRUPTIBLE: "uninterruptible",
+		bpfOffCpuReasonOFF_CPU_IDLE:            "idle",
 		bpfOffCpuReasonOFF_CPU_OTHER:           "other",
 	}
 }
@@ -155,7 +175,7 @@ func (s *scheduler) attach() error {
 		return err
 	}
 	for _, name := range []string{
-		bpfProgSchedSwitch, bpfProgSchedWakeup, bpfProgSchedWakeupNew, bpfProgSchedMigrateTask,
+		bpfProgSchedSwitch, bpfProgSchedWakeup, bpfProgSchedWakeupNew,
 	} {
 		if err := s.attachTracing(name); err != nil {
 			return err

@@ -44,6 +44,12 @@ type bpfSyscallKey struct {
 	Error  uint32
 }
 
+type bpfSyscallNumber uint32
+
+const (
+	bpfSyscallNumberSYSCALL_UNKNOWN bpfSyscallNumber = 1023
+)
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -52,6 +58,9 @@ const (
 	bpfMapDurations              = "durations"
 	bpfMapStarted                = "started"
 	bpfMapStartedByTid           = "started_by_tid"
+	bpfProgRawSchedProcessExit   = "raw_sched_process_exit"
+	bpfProgRawSysEnter           = "raw_sys_enter"
+	bpfProgRawSysExit            = "raw_sys_exit"
 	bpfProgSchedProcessExit      = "sched_process_exit"
 	bpfProgSysEnter              = "sys_enter"
 	bpfProgSysExit               = "sys_exit"
@@ -67,6 +76,7 @@ const (
 	bpfVarSyscallLatency         = "syscall_latency"
 	bpfVarSyscallTimed           = "syscall_timed"
 	bpfVarTypeOfAbi              = "type_of_abi"
+	bpfVarTypeOfSyscallNumber    = "type_of_syscall_number"
 	bpfVarZeroCount              = "zero_count"
 	bpfVarZeroHistogram          = "zero_histogram"
 )
@@ -113,9 +123,12 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
-	SchedProcessExit *ebpf.ProgramSpec `ebpf:"sched_process_exit"`
-	SysEnter         *ebpf.ProgramSpec `ebpf:"sys_enter"`
-	SysExit          *ebpf.ProgramSpec `ebpf:"sys_exit"`
+	RawSchedProcessExit *ebpf.ProgramSpec `ebpf:"raw_sched_process_exit"`
+	RawSysEnter         *ebpf.ProgramSpec `ebpf:"raw_sys_enter"`
+	RawSysExit          *ebpf.ProgramSpec `ebpf:"raw_sys_exit"`
+	SchedProcessExit    *ebpf.ProgramSpec `ebpf:"sched_process_exit"`
+	SysEnter            *ebpf.ProgramSpec `ebpf:"sys_enter"`
+	SysExit             *ebpf.ProgramSpec `ebpf:"sys_exit"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
@@ -144,6 +157,7 @@ type bpfVariableSpecs struct {
 	SyscallLatency         *ebpf.VariableSpec `ebpf:"syscall_latency"`
 	SyscallTimed           *ebpf.VariableSpec `ebpf:"syscall_timed"`
 	TypeOfAbi              *ebpf.VariableSpec `ebpf:"type_of_abi"`
+	TypeOfSyscallNumber    *ebpf.VariableSpec `ebpf:"type_of_syscall_number"`
 	ZeroCount              *ebpf.VariableSpec `ebpf:"zero_count"`
 	ZeroHistogram          *ebpf.VariableSpec `ebpf:"zero_histogram"`
 }
@@ -199,6 +213,7 @@ type bpfVariables struct {
 	SyscallLatency         *ebpf.Variable `ebpf:"syscall_latency"`
 	SyscallTimed           *ebpf.Variable `ebpf:"syscall_timed"`
 	TypeOfAbi              *ebpf.Variable `ebpf:"type_of_abi"`
+	TypeOfSyscallNumber    *ebpf.Variable `ebpf:"type_of_syscall_number"`
 	ZeroCount              *ebpf.Variable `ebpf:"zero_count"`
 	ZeroHistogram          *ebpf.Variable `ebpf:"zero_histogram"`
 }
@@ -207,13 +222,19 @@ type bpfVariables struct {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
-	SchedProcessExit *ebpf.Program `ebpf:"sched_process_exit"`
-	SysEnter         *ebpf.Program `ebpf:"sys_enter"`
-	SysExit          *ebpf.Program `ebpf:"sys_exit"`
+	RawSchedProcessExit *ebpf.Program `ebpf:"raw_sched_process_exit"`
+	RawSysEnter         *ebpf.Program `ebpf:"raw_sys_enter"`
+	RawSysExit          *ebpf.Program `ebpf:"raw_sys_exit"`
+	SchedProcessExit    *ebpf.Program `ebpf:"sched_process_exit"`
+	SysEnter            *ebpf.Program `ebpf:"sys_enter"`
+	SysExit             *ebpf.Program `ebpf:"sys_exit"`
 }
 
 func (p *bpfPrograms) Close() error {
 	return _BpfClose(
+		p.RawSchedProcessExit,
+		p.RawSysEnter,
+		p.RawSysExit,
 		p.SchedProcessExit,
 		p.SysEnter,
 		p.SysExit,

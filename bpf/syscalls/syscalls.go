@@ -101,8 +101,14 @@ func known(name string) bool {
 	return false
 }
 
+// unknownNumber stands for every number that no table can have: SYSCALL_UNKNOWN.
+const unknownNumber = 1023
+
 // nameOf is the call's name, or syscall_N for a number newer than the table.
 func nameOf(number int, isCompat bool) string {
+	if number == unknownNumber {
+		return "unknown"
+	}
 	native, compat := tables(runtime.GOARCH)
 	names := native
 	if isCompat {

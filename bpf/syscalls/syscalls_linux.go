@@ -7,8 +7,10 @@ import (
 	"io"
 	"runtime"
 	"strconv"
+	"strings"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
@@ -26,10 +28,14 @@ type syscalls struct {
 	config Config
 	env    probe.Env
 
-	collection *ebpf.Collection
+	collection *load.Collection
 	links      []io.Closer
 	counts     *countTable
 	durations  *durationTable
+
+	// counter is the program that counts, skipped how often the kernel has not run it.
+	counter string
+	skipped uint64
 }
 
 // points are the two series that one key counts for; errors is nil for successes.
@@ -57,15 +63,11 @@ func (s *syscalls) Start(context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	var leaveOut []string
-	if !s.config.Latency {
-		leaveOut = append(leaveOut, bpfProgSysEnter)
-	}
 	if err := s.configure(spec); err != nil {
 		return err
 	}
 	load.TaskStorage(types, spec.Maps[bpfMapStarted], spec.Maps[bpfMapStartedByTid])
-	if s.collection, err = s.env.Loader.Load(spec, leaveOut...); err != nil {
+	if s.collection, err = s.env.Loader.Load(spec, s.leaveOut()...); err != nil {
 		return err
 	}
 	s.env.Report.Programs(s.collection.Programs)
@@ -145,14 +147,72 @@ func addHistogram(sum, cpu *bpfHistogram) {
 	table.HistogramOf(sum).Add(table.HistogramOf(cpu))
 }
 
+// preemptible is the first release in which tasks are preempted inside programs at
+// tp_btf, 7.0 (syscalls.bpf.c).
+const preemptible = 7 << 16
+
+// leaveOut are the programs that this kernel and configuration have no use for.
+func (s *syscalls) leaveOut() []string {
+	var names []string
+	if !s.config.Latency {
+		names = append(names, bpfProgSysEnter, bpfProgRawSysEnter)
+	}
+	if version, err := features.LinuxVersionCode(); err != nil || version < preemptible {
+		names = append(names, bpfProgRawSysExit, bpfProgRawSysEnter, bpfProgRawSchedProcessExit)
+	}
+	return names
+}
+
 func (s *syscalls) attach() error {
-	for name, program := range s.collection.Programs {
-		l, err := link.AttachTracing(link.TracingOptions{Program: program})
+	if s.collection.Programs[bpfProgRawSysExit] != nil {
+		err := s.attachTracepoints()
+		if err == nil {
+			return nil
+		}
+		s.env.Report.Miss("tracepoint/raw_syscalls/sys_exit",
+			fmt.Errorf("calls of tasks that share a CPU may count without a name: %w", err))
+	}
+	s.counter = bpfProgSysExit
+	names := []string{bpfProgSchedProcessExit, bpfProgSysExit}
+	if s.config.Latency {
+		names = append(names, bpfProgSysEnter)
+	}
+	for _, name := range names {
+		l, err := link.AttachTracing(link.TracingOptions{Program: s.collection.Programs[name]})
 		if err != nil {
 			return fmt.Errorf("attach %s: %w", name, err)
 		}
 		s.links = append(s.links, l)
 		s.env.Report.Hook("tp_btf/" + name)
+	}
+	return nil
+}
+
+// attachTracepoints attaches all classic tracepoints, or none.
+func (s *syscalls) attachTracepoints() error {
+	names := []string{bpfProgRawSchedProcessExit, bpfProgRawSysExit}
+	if s.config.Latency {
+		names = append(names, bpfProgRawSysEnter)
+	}
+	var links []io.Closer
+	var hooks []string
+	for _, name := range names {
+		group, event := "raw_syscalls", strings.TrimPrefix(name, "raw_")
+		if name == bpfProgRawSchedProcessExit {
+			group = "sched"
+		}
+		l, err := link.Tracepoint(group, event, s.collection.Programs[name], nil)
+		if err != nil {
+			for _, l := range links {
+				err = errors.Join(err, l.Close())
+			}
+			return fmt.Errorf("attach tracepoint %s/%s: %w", group, event, err)
+		}
+		links, hooks = append(links, l), append(hooks, "tracepoint/"+group+"/"+event)
+	}
+	s.counter, s.links = bpfProgRawSysExit, links
+	for _, hook := range hooks {
+		s.env.Report.Hook(hook)
 	}
 	return nil
 }
@@ -176,6 +236,9 @@ func (s *syscalls) Collect(m *otlp.Metrics) error {
 	if err := s.collectCounts(m); err != nil {
 		return err
 	}
+	if err := s.collectSkipped(m); err != nil {
+		return err
+	}
 	if s.durations == nil {
 		return nil
 	}
@@ -194,6 +257,20 @@ func (s *syscalls) collectCounts(m *otlp.Metrics) error {
 			p.errors.Add(*sum - entry.Last)
 		}
 	})
+}
+
+// collectSkipped counts the calls whose program the kernel skipped, of which nothing
+// else is known. Kernels before v5.12 do not tell, and do not skip.
+func (s *syscalls) collectSkipped(m *otlp.Metrics) error {
+	stats, err := s.collection.Programs[s.counter].Stats()
+	if err != nil {
+		return fmt.Errorf("skipped runs of %s: %w", s.counter, err)
+	}
+	if skipped := stats.RecursionMisses; skipped != s.skipped {
+		m.Counter("linux.syscall.count").Overflow().Add(skipped - s.skipped)
+		s.skipped = skipped
+	}
+	return nil
 }
 
 func (s *syscalls) points(m *otlp.Metrics, key bpfSyscallKey) points {

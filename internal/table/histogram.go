@@ -1,6 +1,7 @@
 package table
 
 import (
+	"math/bits"
 	"structs"
 	"unsafe"
 
@@ -40,9 +41,17 @@ func (h *Histogram) Add(cpu *Histogram) {
 	// Complemented, the smallest duration is the largest number.
 	h.Min = max(h.Min, cpu.Min)
 	h.Max = max(h.Max, cpu.Max)
-	for i, n := range cpu.Slots {
+	for i, n := range cpu.Slots[:slotsUpTo(cpu.Max)] {
 		h.Slots[i] += n
 	}
+}
+
+// slotsUpTo is a number of slots that suffices, at any scale, for durations up to
+// longest. A read that falls into an update may see a slot beyond it, and counts it
+// the next time.
+func slotsUpTo(longest uint64) int {
+	// One for zero, and eight for each power of two at the highest scale.
+	return min(2+bits.Len64(longest)<<otlp.MaxScale, len(Histogram{}.Slots))
 }
 
 // Merge adds to a point what was counted since last. The kernel's slots are those

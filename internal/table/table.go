@@ -14,10 +14,17 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 )
 
-// batchSize is the number of keys that one system call asks for.
-const batchSize = 1024
+// One system call asks for batchKeys keys, or fewer if their values, which are as
+// many as there are CPUs, take more than batchBytes; but for leastKeys, because a
+// call returns whole buckets of the hash.
+const (
+	batchKeys  = 1024
+	batchBytes = 1 << 20
+	leastKeys  = 16
+)
 
 // Entry is one key's state between reads.
 type Entry[V comparable, S any] struct {
@@ -68,12 +75,17 @@ func New[K, V comparable, S any](source *ebpf.Map, add func(sum, cpu *V)) (*Tabl
 	}
 	// The kernel lays out each CPU's value on a multiple of eight bytes.
 	stride := (int(source.ValueSize()) + 7) &^ 7
-	return &Table[K, V, S]{
+	t := &Table[K, V, S]{
 		source: source, add: add, cpus: cpus, stride: stride, size: int(source.ValueSize()),
 		entries: map[K]*Entry[V, S]{},
-		keys:    make([]K, batchSize),
-		values:  make([]byte, batchSize*stride*cpus),
-	}, nil
+	}
+	t.allocate(min(batchKeys, max(leastKeys, batchBytes/(stride*cpus))))
+	return t, nil
+}
+
+// allocate makes room for a batch of n keys.
+func (t *Table[K, V, S]) allocate(n int) {
+	t.keys, t.values = make([]K, n), make([]byte, n*t.stride*t.cpus)
 }
 
 // Len is the number of keys that the last read found. It may be called from any
@@ -91,6 +103,11 @@ func (t *Table[K, V, S]) Read(visit func(key K, sum *V, entry *Entry[V, S])) err
 	var cursor ebpf.MapBatchCursor
 	for {
 		n, err := t.source.BatchLookup(&cursor, t.keys, t.values, nil)
+		if errors.Is(err, unix.ENOSPC) && len(t.keys) < t.Cap() {
+			// A bucket holds more keys than the batch. The cursor still points to it.
+			t.allocate(2 * len(t.keys))
+			continue
+		}
 		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return fmt.Errorf("read %s: %w", t.source, err)
 		}
@@ -131,7 +148,10 @@ func (t *Table[K, V, S]) visit(key K, perCPU []byte, visit func(K, *V, *Entry[V,
 		t.add(&t.sum, &t.value)
 	}
 	visit(key, &t.sum, entry)
-	entry.Last = t.sum
+	// Most keys have not changed: a comparison is cheaper than writing memory.
+	if entry.Last != t.sum {
+		entry.Last = t.sum
+	}
 }
 
 // Collect calls visit for every key whose sum has changed since the last read, as
