@@ -36,6 +36,11 @@ static __always_inline bool is_self(u32 tgid)
  * Keep other tasks off this CPU, for work in per-CPU memory that takes more than
  * one instruction. The kfuncs appeared in v6.10; kernels without them run
  * tracepoints with preemption off anyway.
+ *
+ * It does not help against the other harm that preemptible tracepoints do: until a
+ * preempted task goes on, the kernel skips the program for all others on that CPU
+ * (its recursion guard), and a preemption that is due comes at release_cpu(). Skipped
+ * runs are counted by the kernel (recursion_misses); probes report them as lost.
  */
 extern void bpf_preempt_disable(void) __ksym __weak;
 extern void bpf_preempt_enable(void) __ksym __weak;

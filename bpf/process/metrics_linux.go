@@ -8,6 +8,7 @@ import (
 
 	"otelcol-ebpf/internal/load"
 	"otelcol-ebpf/internal/otlp"
+	"otelcol-ebpf/internal/probe"
 	"otelcol-ebpf/internal/table"
 )
 
@@ -25,6 +26,10 @@ func newCountTable(counts *ebpf.Map) (*countTable, error) {
 
 // Collect implements probe.Collector.
 func (p *process) Collect(m *otlp.Metrics) error {
+	// Of what the kernel skipped nothing but the number is known. The exit program
+	// runs for every thread, so its skipped runs are no number of processes.
+	overflow(m, "linux.process.exec", &p.skippedExecs, probe.SkippedRuns(p.exec))
+	overflow(m, "linux.process.created", &p.skippedForks, probe.SkippedRuns(p.fork))
 	gone := func(key bpfCountKey) bool { return p.env.Identity.Gone(key.Scope) }
 	return p.table.Collect(gone, func(key bpfCountKey, sum *uint64, entry *table.Entry[uint64, *otlp.Point]) {
 		if entry.State == nil || !entry.State.Live() {
@@ -32,6 +37,14 @@ func (p *process) Collect(m *otlp.Metrics) error {
 		}
 		entry.State.Add(*sum - entry.Last)
 	})
+}
+
+// overflow adds what a count has grown by to a counter's overflow series.
+func overflow(m *otlp.Metrics, name string, last *uint64, now uint64) {
+	if now > *last {
+		m.Counter(name).Overflow().Add(now - *last)
+		*last = now
+	}
 }
 
 // point is the series that a kernel key counts for.

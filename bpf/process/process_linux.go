@@ -29,7 +29,11 @@ type process struct {
 	collection *load.Collection
 	reader     *ring.Reader
 	table      *countTable
-	strings    event.Interner
+	exec, fork *ebpf.Program
+	// skippedExecs and skippedForks are the runs of theirs that the kernel had
+	// skipped at the last collection.
+	skippedExecs, skippedForks uint64
+	strings                    event.Interner
 
 	mu    sync.Mutex // guards links: Run detaches while Close may come
 	links []io.Closer
@@ -58,6 +62,7 @@ func (p *process) Start(context.Context) (err error) {
 		return err
 	}
 	p.env.Report.Programs(p.collection.Programs)
+	p.findSending(variants)
 	if p.table, err = newCountTable(p.collection.Maps[bpfMapCounts]); err != nil {
 		return err
 	}
@@ -119,6 +124,24 @@ func (p *process) configure(spec *ebpf.CollectionSpec, v variants) error {
 	return nil
 }
 
+// findSending notes the programs whose skipped runs are lost events and counts.
+func (p *process) findSending(v variants) {
+	exit := bpfProgSchedProcessExit
+	if v.exitTellsGroup {
+		exit = bpfProgSchedProcessExitGroup
+	}
+	p.exec = p.collection.Programs[bpfProgSchedProcessExec]
+	p.fork = p.collection.Programs[bpfProgSchedProcessFork]
+	var sending []*ebpf.Program
+	if p.env.Events("process.exec") || p.env.Track {
+		sending = append(sending, p.exec)
+	}
+	if p.env.Events("process.exit") || p.env.Track {
+		sending = append(sending, p.collection.Programs[exit])
+	}
+	p.env.Report.Sending(sending...)
+}
+
 // attach attaches what was loaded and reports what this kernel does not have.
 func (p *process) attach(v variants) error {
 	for name, program := range p.collection.Programs {
@@ -158,6 +181,7 @@ func (p *process) detach() {
 func (p *process) Close() error {
 	p.detach()
 	p.env.Report.Programs(nil)
+	p.env.Report.Sending()
 	var err error
 	if p.reader != nil {
 		err = p.reader.Close()

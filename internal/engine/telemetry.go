@@ -43,7 +43,7 @@ type Observation struct {
 	// Hooks feed the probe.
 	Hooks []string
 	// Produced is the kernel's own count of events: what reached the ring, and what
-	// was lost to a full one or to the rate limit.
+	// was lost to a full one, to the rate limit, or because the program was skipped.
 	Produced uint64
 	// Read is the number of records read from the ring, Lost what was lost, by reason;
 	// it is nil for probes without events.
@@ -99,6 +99,7 @@ const (
 	lostRateLimited     = "rate_limited"
 	lostDecodeError     = "decode_error"
 	lostConsumerRefused = "consumer_refused"
+	lostSkipped         = "skipped" // the kernel did not run the program
 )
 
 // Observe tells how every probe is doing; after Shutdown, how it was at the end. It
@@ -136,9 +137,10 @@ func (r *runner) observe(withStatistics bool) Observation {
 		o.Lost = map[string]uint64{
 			lostDecodeError:     ring.DecodeErrors(),
 			lostConsumerRefused: r.refused.Load(),
+			lostSkipped:         r.report.Skipped(),
 		}
 		if counts, err := ring.Counts(); err == nil {
-			o.Produced = counts.Produced
+			o.Produced = counts.Produced + o.Lost[lostSkipped]
 			o.Lost[lostRingFull] = counts.RingFull
 			o.Lost[lostRateLimited] = counts.RateLimited
 		}

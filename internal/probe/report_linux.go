@@ -17,6 +17,7 @@ type Report struct {
 	ring     *ring.Reader
 	tables   map[string]Sized
 	programs map[string]*ebpf.Program
+	sending  []*ebpf.Program
 }
 
 // Missing is a part of a probe that this kernel cannot feed.
@@ -111,4 +112,35 @@ func (r *Report) EachProgram(visit func(name string, program *ebpf.Program)) {
 	for name, program := range r.programs {
 		visit(name, program)
 	}
+}
+
+// Sending names the programs that send events. The kernel may skip a run of
+// theirs (see Skipped).
+func (r *Report) Sending(programs ...*ebpf.Program) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sending = programs
+}
+
+// Skipped is the number of runs that the kernel skipped of the programs that send
+// events, for each of which an event may have been lost. It does so where a program
+// would run while another task is preempted in the middle of it, since v7.0.
+func (r *Report) Skipped() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var skipped uint64
+	for _, program := range r.sending {
+		skipped += SkippedRuns(program)
+	}
+	return skipped
+}
+
+// SkippedRuns is the number of a program's runs that the kernel skipped; kernels
+// before v5.12 do not count them, and do not skip.
+func SkippedRuns(program *ebpf.Program) uint64 {
+	stats, err := program.Stats()
+	if err != nil {
+		return 0
+	}
+	return stats.RecursionMisses
 }
