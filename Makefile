@@ -15,8 +15,8 @@ CONFIG ?= config/examples/default.yaml
 # Further flags for `go test`, and what to test, e.g. make test TESTFLAGS=-race PACKAGES=./internal/...
 TESTFLAGS ?=
 PACKAGES ?= ./...
-# Which benchmarks `make bench` runs.
-BENCH ?= .
+# Flags for test/bench, e.g. make bench BENCH='-quick -only syscalls'
+BENCH ?=
 # Further flags for test/kernels/run, e.g. make test-kernels KERNELFLAGS='--kernels 5.10'
 KERNELFLAGS ?=
 CLANG_FORMAT ?= clang-format-19
@@ -27,7 +27,7 @@ BUILDER := $(TOOLS)/builder
 MDATAGEN := $(TOOLS)/mdatagen
 GOLANGCI_LINT := $(TOOLS)/golangci-lint
 
-C_SOURCES = $$(find bpf internal -name '*.bpf.c' -o -path 'bpf/*' -name '*.h' | sort)
+C_SOURCES = $$(find bpf internal test -name '*.bpf.c' -o -path 'bpf/*' -name '*.h' | sort)
 # The packages whose tests load BPF programs.
 KERNEL_PACKAGES = $$(grep -rlE --include='*_test.go' 'testutil\.RequireBPF|LoadAndAssign' bpf internal receiver | xargs -n 1 dirname | sort -u | sed 's|^|./|')
 GO_SOURCES = $$(find . -name '*.go' -not -path './build/*' -not -path './.*' | sort)
@@ -79,9 +79,8 @@ test-kernels: ## Run the kernel tests under Debian's kernels 5.10, 6.1, 6.12 and
 	@test/kernels/run $(KERNELFLAGS) --file "$$(command -v runc):/usr/sbin/runc" $(KERNEL_PACKAGES)
 
 .PHONY: bench
-bench: ## Measure what the probes cost (as root); BENCH=… for some of the benchmarks
-	@$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 30m $(TESTFLAGS) \
-		$$(grep -rlE --include='*_test.go' '^func Benchmark' bpf config internal receiver test | xargs -n 1 dirname | sort -u | sed 's|^|./|')
+bench: ## Measure what the probes cost, next to the floor and to peers (as root); BENCH=-quick for a minute
+	@$(GO) run ./test/bench $(BENCH)
 
 .PHONY: generate
 generate: $(MDATAGEN) ## Regenerate BPF objects, metadata code and documentation (needs clang-19 and libbpf-dev)

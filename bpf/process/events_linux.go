@@ -3,6 +3,7 @@ package process
 import (
 	"bytes"
 	"fmt"
+	"math/bits"
 	"os"
 	"strconv"
 	"strings"
@@ -60,6 +61,10 @@ type emitter struct {
 	p                     *process
 	in                    *event.Interner
 	exec, exit, oomKilled *otlp.EventKind
+	// observed is when the records of this drain were read; 0 before its first.
+	observed pcommon.Timestamp
+	// bodies are those made lately, by what they are made of.
+	bodies map[[2]string]string
 }
 
 func newEmitter(p *process, logs *otlp.Logs) *emitter {
@@ -69,6 +74,25 @@ func newEmitter(p *process, logs *otlp.Logs) *emitter {
 		exit:      logs.Event("process.exit"),
 		oomKilled: logs.Event("process.oom_killed"),
 	}
+}
+
+// drained ends what the records of one drain share.
+func (e *emitter) drained() { e.observed = 0 }
+
+// maxBodies bounds the bodies that are kept; at it, all are forgotten.
+const maxBodies = 4096
+
+// body returns the body made of two parts, which records repeat.
+func (e *emitter) body(parts [2]string, build func([2]string) string) string {
+	if body, ok := e.bodies[parts]; ok {
+		return body
+	}
+	if e.bodies == nil || len(e.bodies) >= maxBodies {
+		e.bodies = map[[2]string]string{}
+	}
+	body := build(parts)
+	e.bodies[parts] = body
+	return body
 }
 
 // record handles one record from the ring.
@@ -129,7 +153,8 @@ func (e *emitter) emitExec(r *execRecord) {
 	if !e.exec.Enabled() {
 		return
 	}
-	out := e.begin(e.exec, &r.Header, &r.Ids, "exec "+r.executable, r.executable, name, 16)
+	body := e.body([2]string{"exec ", r.executable}, join)
+	out := e.begin(e.exec, &r.Header, &r.Ids, body, r.executable, name, r.attributes())
 	out.String("process.working_directory", r.directory)
 	out.Int("process.args_count", int64(r.Argc))
 	if r.parent != "" {
@@ -146,6 +171,21 @@ func (e *emitter) emitExec(r *execRecord) {
 	if r.CapabilitiesGained != 0 {
 		out.Strings("linux.process.capabilities.gained", capabilityNames(r.CapabilitiesGained))
 	}
+}
+
+func join(parts [2]string) string { return parts[0] + parts[1] }
+
+// attributes is how many attributes the record gets.
+func (r *execRecord) attributes() int {
+	const always = 10 // begin's and two of emitExec's
+	n := always + bits.OnesCount32(uint32(r.Flags))
+	if len(r.args) > 0 {
+		n++
+	}
+	if r.CapabilitiesGained != 0 {
+		n++
+	}
+	return n
 }
 
 // execFlags writes the flags that are set; their absence means false.
@@ -191,7 +231,7 @@ func capabilityNames(set uint64) []string {
 }
 
 func (e *emitter) emitExit(r *bpfExitEvent) {
-	executable := e.executableOf(&r.Ids)
+	executable := e.executableOf(&r.Ids, e.p.env.Identity.Known)
 	e.p.env.Identity.Exit(r.Ids.Pid, r.Ids.Start, e.p.env.Clock.Wall(r.Header.Time))
 	if !e.exit.Enabled() {
 		return
@@ -199,11 +239,8 @@ func (e *emitter) emitExit(r *bpfExitEvent) {
 	name := e.nameOf(&r.Comm)
 	status := unix.WaitStatus(r.Status)
 	failure := errorType(status)
-	body := "exit of " + name
-	if failure != "" {
-		body += ": " + failure
-	}
-	out := e.begin(e.exit, &r.Header, &r.Ids, body, executable, name, 12)
+	body := e.body([2]string{name, failure}, exitBody)
+	out := e.begin(e.exit, &r.Header, &r.Ids, body, executable, name, 13)
 	if failure != "" {
 		out.String("error.type", failure)
 	}
@@ -219,9 +256,17 @@ func (e *emitter) emitExit(r *bpfExitEvent) {
 	out.Int("linux.process.max_rss", int64(r.MaxRssPages)*int64(os.Getpagesize()))
 }
 
+// exitBody says who ended, and why unless all was well.
+func exitBody(nameAndFailure [2]string) string {
+	if nameAndFailure[1] == "" {
+		return "exit of " + nameAndFailure[0]
+	}
+	return "exit of " + nameAndFailure[0] + ": " + nameAndFailure[1]
+}
+
 func (e *emitter) emitOOM(r *bpfOomEvent) {
 	name := e.nameOf(&r.Comm)
-	out := e.begin(e.oomKilled, &r.Header, &r.Ids, "out of memory: killed "+name, e.executableOf(&r.Ids), name, 11)
+	out := e.begin(e.oomKilled, &r.Header, &r.Ids, "out of memory: killed "+name, e.executableOf(&r.Ids, e.p.env.Identity.Process), name, 11)
 	if r.LimitPages == 0 {
 		out.String("linux.oom.constraint", "host")
 		return
@@ -235,7 +280,10 @@ func (e *emitter) emitOOM(r *bpfOomEvent) {
 // begin starts a log record with what all of them say of the process.
 func (e *emitter) begin(kind *otlp.EventKind, header *bpfEventHeader, ids *bpfProcessIds, body, executable, name string, attributes int) otlp.Record {
 	when := pcommon.Timestamp(e.p.env.Clock.WallNano(header.Time))
-	out := kind.Append(e.p.env.Identity.Container(header.CgroupId), when, pcommon.NewTimestampFromTime(time.Now()), body, attributes)
+	if e.observed == 0 {
+		e.observed = pcommon.NewTimestampFromTime(time.Now())
+	}
+	out := kind.Append(e.p.env.Identity.Container(header.CgroupId), when, e.observed, body, attributes)
 	out.Int("process.pid", int64(ids.Pid))
 	out.Int("process.parent_pid", int64(ids.ParentPid))
 	out.String("process.creation.time", e.p.env.Clock.Wall(ids.Start).Format(time.RFC3339Nano))
@@ -249,14 +297,14 @@ func (e *emitter) begin(kind *otlp.EventKind, header *bpfEventHeader, ids *bpfPr
 	return out
 }
 
-// executableOf is the path of a process's executable as far as it is known: from
-// its exec, from /proc, or else from its parent, whose program a process that
-// never executed one still runs.
-func (e *emitter) executableOf(ids *bpfProcessIds) string {
-	if p, ok := e.p.env.Identity.Process(ids.Pid, ids.Start); ok && p.Executable != "" {
+// executableOf is the path of a process's executable as far as it is known to
+// lookup, or else its parent's, whose program a process that never executed one
+// still runs.
+func (e *emitter) executableOf(ids *bpfProcessIds, lookup func(pid uint32, start uint64) (enrich.Process, bool)) string {
+	if p, ok := lookup(ids.Pid, ids.Start); ok && p.Executable != "" {
 		return p.Executable
 	}
-	if p, ok := e.p.env.Identity.Process(ids.ParentPid, ids.ParentStart); ok {
+	if p, ok := lookup(ids.ParentPid, ids.ParentStart); ok {
 		return p.Executable
 	}
 	return ""

@@ -228,10 +228,11 @@ func TestExecCapabilities(t *testing.T) {
 	r := record(t, nil, testutil.EnvOptions{})
 	types, err := r.probe.env.Loader.Types()
 	require.NoError(t, err)
-	dir, err := os.MkdirTemp("/tmp", "setuid")
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	require.NoError(t, os.Chmod(dir, 0o755))
+	dir := t.TempDir()
+	// Nobody must be able to get there.
+	for up := dir; up != os.TempDir() && up != "/"; up = filepath.Dir(up) {
+		require.NoError(t, os.Chmod(up, 0o755))
+	}
 	path := program(t, filepath.Join(dir, "program"))
 	require.NoError(t, os.Chmod(path, 0o755|os.ModeSetuid))
 	cmd := role(path, "wait")

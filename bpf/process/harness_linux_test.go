@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 			time.Sleep(20 * time.Millisecond)
 			os.Exit(7)
 		}()
-		unix.RawSyscall(unix.SYS_EXIT, 0, 0, 0)
+		_, _, err = unix.RawSyscall(unix.SYS_EXIT, 0, 0, 0)
 	case "memfd":
 		err = execMemfd()
 	case "deleted":

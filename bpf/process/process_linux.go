@@ -198,7 +198,10 @@ func (p *process) Run(ctx context.Context, logs *otlp.Logs) error {
 	return p.reader.Run(ctx, ring.Handler{
 		Record: e.record,
 		Full:   logs.Full,
-		Flush:  func() error { return logs.Flush(ctx) },
+		Flush: func() error {
+			e.drained()
+			return logs.Flush(ctx)
+		},
 		Detach: p.detach,
 	})
 }

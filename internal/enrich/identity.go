@@ -324,18 +324,25 @@ func (i *Identity) Exit(pid uint32, start uint64, at time.Time) {
 	i.processes.exit(pid, start, at)
 }
 
+// Known is Process without a look into /proc, for a process that is on its way out
+// and no longer to be found there.
+func (i *Identity) Known(pid uint32, start uint64) (Process, bool) {
+	found, ok := i.processes.get(pid, start)
+	return found.Process, ok
+}
+
 // Process returns the process with the pid that started then, at the granularity
 // of 10 ms; a start of 0 means whichever has the pid now, or had it last. What is
 // not known is read from /proc while the process is alive.
 func (i *Identity) Process(pid uint32, start uint64) (Process, bool) {
 	if start == 0 {
 		// The cache may not have heard of the last one's end: ask first.
-		if now, err := i.proc.stat(pid); err == nil {
-			start = now.ticks * tick
-		} else {
+		now, err := i.proc.stat(pid)
+		if err != nil {
 			found, ok := i.processes.last(pid)
 			return found.Process, ok
 		}
+		start = now.ticks * tick
 	}
 	found, ok := i.processes.get(pid, start)
 	if ok && (!found.partial || !found.Exited.IsZero()) {

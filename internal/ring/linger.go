@@ -22,6 +22,15 @@ func newLinger(longest time.Duration, ringSize int) *linger {
 	return &linger{longest: longest, current: longest, size: ringSize}
 }
 
+// quiet takes note of how long nothing came. After a pause nobody knows how much
+// comes next, and a burst can fill a ring within the longest linger, so it starts
+// with a part of it.
+func (l *linger) quiet(pause time.Duration) {
+	if pause > l.longest {
+		l.current = min(l.current, max(l.longest/4, minLinger), l.longest)
+	}
+}
+
 // wait sleeps for the linger; not at all when the ring has filled a quarter
 // already, and no longer than ctx.
 func (l *linger) wait(ctx context.Context, available int) {

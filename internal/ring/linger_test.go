@@ -70,3 +70,28 @@ func TestLingerWait(t *testing.T) {
 		t.Errorf("waited %s, want at least %s", waited, l.longest)
 	}
 }
+
+// TestLingerAfterQuiet: a pause longer than the linger shortens the next one, which
+// grows back while the ring stays nearly empty.
+func TestLingerAfterQuiet(t *testing.T) {
+	l := newLinger(80*time.Millisecond, 1<<20)
+	l.quiet(80 * time.Millisecond)
+	if l.current != 80*time.Millisecond {
+		t.Errorf("no pause: %s", l.current)
+	}
+	l.quiet(time.Second)
+	if l.current != 20*time.Millisecond {
+		t.Errorf("after a pause: %s", l.current)
+	}
+	for range 2 {
+		l.adapt(0)
+	}
+	if l.current != 80*time.Millisecond {
+		t.Errorf("grown back: %s", l.current)
+	}
+	never := newLinger(0, 1<<20)
+	never.quiet(time.Hour)
+	if never.current != 0 {
+		t.Errorf("without lingering: %s", never.current)
+	}
+}

@@ -91,11 +91,15 @@ func (r *Reader) Run(ctx context.Context, h Handler) error {
 	record := ringbuf.Record{}
 	linger := newLinger(r.linger, r.ring.BufferSize())
 	for {
+		began := time.Now()
 		if done, err := r.next(&record); done || err != nil {
 			return errors.Join(err, h.Flush())
 		}
+		linger.quiet(time.Since(began))
 		linger.wait(ctx, r.available())
-		linger.adapt(r.available())
+		// What the record said of the rest of the ring was true before the linger.
+		record.Remaining = r.available()
+		linger.adapt(record.Remaining)
 		if done, err := r.drain(&record, h); done || err != nil {
 			return err
 		}

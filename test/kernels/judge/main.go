@@ -281,17 +281,8 @@ func (g guest) problems(kernel string, packages []string, skips []skip, status i
 		case len(run.results) == 0 && !partial:
 			report(run.output[""], "%s ran no test", pkg)
 		}
-		for _, s := range skips {
-			if s.pkg != pkg || s.kernel != "*" && s.kernel != kernel {
-				continue
-			}
-			top, _, _ := strings.Cut(s.test, "/")
-			switch {
-			case run.results[s.test] == "PASS":
-				report(nil, "%s.%s passed: take it off expected_skips.txt for %s", pkg, s.test, s.kernel)
-			case run.results[top] == "" && !partial:
-				report(nil, "%s.%s is on expected_skips.txt, but there is no such test", pkg, s.test)
-			}
+		for _, stale := range staleSkips(skips, kernel, pkg, run.results, partial) {
+			report(nil, "%s", stale)
 		}
 	}
 
@@ -305,6 +296,24 @@ func (g guest) problems(kernel string, packages []string, skips []skip, status i
 		report(nil, "the kernel oopsed (tainted %d): see the console", g.taint)
 	}
 	return problems
+}
+
+// staleSkips says which lines of expected_skips.txt about a package are no longer true.
+func staleSkips(skips []skip, kernel, pkg string, results map[string]string, partial bool) []string {
+	var stale []string
+	for _, s := range skips {
+		if s.pkg != pkg || s.kernel != "*" && s.kernel != kernel {
+			continue
+		}
+		top, _, _ := strings.Cut(s.test, "/")
+		switch {
+		case results[s.test] == "PASS":
+			stale = append(stale, fmt.Sprintf("%s.%s passed: take it off expected_skips.txt for %s", pkg, s.test, s.kernel))
+		case results[top] == "" && !partial:
+			stale = append(stale, fmt.Sprintf("%s.%s is on expected_skips.txt, but there is no such test", pkg, s.test))
+		}
+	}
+	return stale
 }
 
 func listed(skips []skip, kernel, pkg, test string) bool {
