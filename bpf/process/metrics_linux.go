@@ -30,10 +30,10 @@ func (p *process) Collect(m *otlp.Metrics) error {
 	// runs for every thread, so its skipped runs are no number of processes.
 	overflow(m, "linux.process.exec", &p.skippedExecs, probe.SkippedRuns(p.exec))
 	overflow(m, "linux.process.created", &p.skippedForks, probe.SkippedRuns(p.fork))
-	gone := func(key bpfCountKey) bool { return p.env.Identity.Gone(key.Scope) }
-	return p.table.Collect(gone, func(key bpfCountKey, sum *uint64, entry *table.Entry[uint64, *otlp.Point]) {
+	scope := func(key bpfCountKey) uint64 { return key.Scope }
+	return p.table.CollectOwned(p.env.Identity, scope, func(key bpfCountKey, sum *uint64, entry *table.Entry[uint64, *otlp.Point]) {
 		if entry.State == nil || !entry.State.Live() {
-			entry.State = p.point(m, key)
+			entry.State = point(m, key, entry.Owner)
 		}
 		entry.State.Add(*sum - entry.Last)
 	})
@@ -48,12 +48,12 @@ func overflow(m *otlp.Metrics, name string, last *uint64, now uint64) {
 }
 
 // point is the series that a kernel key counts for.
-func (p *process) point(m *otlp.Metrics, key bpfCountKey) *otlp.Point {
+func point(m *otlp.Metrics, key bpfCountKey, owner *otlp.Resource) *otlp.Point {
 	counter := m.Counter(counterOf(key.Kind))
 	if key.Scope == load.OverflowScope {
 		return counter.Overflow()
 	}
-	return counter.At(p.env.Identity.Resource(key.Scope), attributesOf(key)...)
+	return counter.At(owner, attributesOf(key)...)
 }
 
 func counterOf(kind bpfCountKind) string {

@@ -229,11 +229,10 @@ func (s *scheduler) Close() error {
 
 // Collect implements probe.Collector.
 func (s *scheduler) Collect(m *otlp.Metrics) error {
-	gone := func(key bpfSchedulerKey) bool { return s.env.Identity.Gone(key.Scope) }
-	err := s.tasks.Collect(gone, func(key bpfSchedulerKey, sum *bpfSchedulerValue, entry *table.Entry[bpfSchedulerValue, points]) {
+	err := s.tasks.CollectOwned(s.env.Identity, scopeOf, func(key bpfSchedulerKey, sum *bpfSchedulerValue, entry *table.Entry[bpfSchedulerValue, points]) {
 		p, last := &entry.State, &entry.Last
 		if !p.live() {
-			*p = s.points(m, key.Scope)
+			*p = pointsOf(m, key.Scope, entry.Owner)
 		}
 		p.voluntary.Add(sum.Voluntary - last.Voluntary)
 		p.involuntary.Add(sum.Involuntary - last.Involuntary)
@@ -254,35 +253,35 @@ func (s *scheduler) Collect(m *otlp.Metrics) error {
 	return nil
 }
 
+func scopeOf(key bpfSchedulerKey) uint64 { return key.Scope }
+
 func (p *points) live() bool {
 	return p.voluntary != nil && p.voluntary.Live() && p.involuntary.Live() && p.migrations.Live() && p.runQueue.Live()
 }
 
-func (s *scheduler) points(m *otlp.Metrics, scope uint64) points {
+func pointsOf(m *otlp.Metrics, scope uint64, owner *otlp.Resource) points {
 	switches, migrations := m.Counter("linux.cpu.context_switches"), m.Counter("linux.cpu.migrations")
 	runQueue := m.Histogram("linux.cpu.run_queue.duration")
 	if scope == load.OverflowScope {
 		return points{switches.Overflow(), switches.Overflow(), migrations.Overflow(), runQueue.Overflow()}
 	}
-	resource := s.env.Identity.Resource(scope)
 	const kind = "linux.cpu.context_switch.type"
 	return points{
-		voluntary:   switches.At(resource, otlp.String(kind, "voluntary")),
-		involuntary: switches.At(resource, otlp.String(kind, "involuntary")),
-		migrations:  migrations.At(resource),
-		runQueue:    runQueue.At(resource),
+		voluntary:   switches.At(owner, otlp.String(kind, "voluntary")),
+		involuntary: switches.At(owner, otlp.String(kind, "involuntary")),
+		migrations:  migrations.At(owner),
+		runQueue:    runQueue.At(owner),
 	}
 }
 
 func (s *scheduler) collectOnCPU(m *otlp.Metrics) error {
 	duration := m.Histogram("linux.cpu.on_cpu.duration")
-	gone := func(key bpfSchedulerKey) bool { return s.env.Identity.Gone(key.Scope) }
-	return s.onCPU.Collect(gone, func(key bpfSchedulerKey, sum *bpfHistogram, entry *table.Entry[bpfHistogram, *otlp.HistogramPoint]) {
+	return s.onCPU.CollectOwned(s.env.Identity, scopeOf, func(key bpfSchedulerKey, sum *bpfHistogram, entry *table.Entry[bpfHistogram, *otlp.HistogramPoint]) {
 		if entry.State == nil || !entry.State.Live() {
 			if key.Scope == load.OverflowScope {
 				entry.State = duration.Overflow()
 			} else {
-				entry.State = duration.At(s.env.Identity.Resource(key.Scope))
+				entry.State = duration.At(entry.Owner)
 			}
 		}
 		table.HistogramOf(sum).Merge(entry.State, table.HistogramOf(&entry.Last))
@@ -291,14 +290,14 @@ func (s *scheduler) collectOnCPU(m *otlp.Metrics) error {
 
 func (s *scheduler) collectOffCPU(m *otlp.Metrics) error {
 	duration := m.Histogram("linux.cpu.off_cpu.duration")
-	gone := func(key bpfOffCpuKey) bool { return s.env.Identity.Gone(key.Scope) }
-	return s.offCPU.Collect(gone, func(key bpfOffCpuKey, sum *bpfHistogram, entry *table.Entry[bpfHistogram, *otlp.HistogramPoint]) {
+	scope := func(key bpfOffCpuKey) uint64 { return key.Scope }
+	return s.offCPU.CollectOwned(s.env.Identity, scope, func(key bpfOffCpuKey, sum *bpfHistogram, entry *table.Entry[bpfHistogram, *otlp.HistogramPoint]) {
 		if entry.State == nil || !entry.State.Live() {
 			if key.Scope == load.OverflowScope {
 				entry.State = duration.Overflow()
 			} else {
 				reason := otlp.String("linux.cpu.off_cpu.reason", reasons()[bpfOffCpuReason(key.Reason)])
-				entry.State = duration.At(s.env.Identity.Resource(key.Scope), reason)
+				entry.State = duration.At(entry.Owner, reason)
 			}
 		}
 		table.HistogramOf(sum).Merge(entry.State, table.HistogramOf(&entry.Last))

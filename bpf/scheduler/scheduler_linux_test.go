@@ -309,8 +309,11 @@ func TestOverflow(t *testing.T) {
 	points := small.Points(t)
 	upper := all(host) - hostBefore
 	grown := points.Total(switchesMetric) - before
-	require.GreaterOrEqual(t, grown, lower)
-	require.LessOrEqual(t, grown, upper)
+	// A switch that one of the two probes was not told of is in its task's count only
+	// when the task is next seen (see equalSwitches): they may differ by a few.
+	slack := max(2, upper/100)
+	require.GreaterOrEqual(t, grown, lower-slack)
+	require.LessOrEqual(t, grown, upper+slack)
 	require.Greater(t, upper, 150.0)
 	for _, metric := range []string{switchesMetric, runQueueMetric, onCPUMetric, offCPUMetric} {
 		require.Len(t, points.Of(metric, "otel.metric.overflow", true), 1, metric)

@@ -246,11 +246,11 @@ func (s *syscalls) Collect(m *otlp.Metrics) error {
 }
 
 func (s *syscalls) collectCounts(m *otlp.Metrics) error {
-	gone := func(key bpfSyscallKey) bool { return s.env.Identity.Gone(key.Scope) }
-	return s.counts.Collect(gone, func(key bpfSyscallKey, sum *uint64, entry *table.Entry[uint64, points]) {
+	scope := func(key bpfSyscallKey) uint64 { return key.Scope }
+	return s.counts.CollectOwned(s.env.Identity, scope, func(key bpfSyscallKey, sum *uint64, entry *table.Entry[uint64, points]) {
 		p := &entry.State
 		if p.count == nil || !p.count.Live() || p.errors != nil && !p.errors.Live() {
-			*p = s.points(m, key)
+			*p = pointsOf(m, key, entry.Owner)
 		}
 		p.count.Add(*sum - entry.Last)
 		if p.errors != nil {
@@ -273,7 +273,7 @@ func (s *syscalls) collectSkipped(m *otlp.Metrics) error {
 	return nil
 }
 
-func (s *syscalls) points(m *otlp.Metrics, key bpfSyscallKey) points {
+func pointsOf(m *otlp.Metrics, key bpfSyscallKey, owner *otlp.Resource) points {
 	count, failed := m.Counter("linux.syscall.count"), m.Counter("linux.syscall.errors")
 	if key.Scope == load.OverflowScope {
 		p := points{count: count.Overflow()}
@@ -282,24 +282,23 @@ func (s *syscalls) points(m *otlp.Metrics, key bpfSyscallKey) points {
 		}
 		return p
 	}
-	resource := s.env.Identity.Resource(key.Scope)
 	attributes := attributesOf(key.Number, key.Abi)
-	p := points{count: count.At(resource, attributes...)}
+	p := points{count: count.At(owner, attributes...)}
 	if key.Error != 0 {
-		p.errors = failed.At(resource, append(attributes, otlp.String("error.type", errorName(key.Error)))...)
+		p.errors = failed.At(owner, append(attributes, otlp.String("error.type", errorName(key.Error)))...)
 	}
 	return p
 }
 
 func (s *syscalls) collectDurations(m *otlp.Metrics) error {
 	duration := m.Histogram("linux.syscall.duration")
-	gone := func(key bpfDurationKey) bool { return s.env.Identity.Gone(key.Scope) }
-	return s.durations.Collect(gone, func(key bpfDurationKey, sum *bpfHistogram, entry *table.Entry[bpfHistogram, *otlp.HistogramPoint]) {
+	scope := func(key bpfDurationKey) uint64 { return key.Scope }
+	return s.durations.CollectOwned(s.env.Identity, scope, func(key bpfDurationKey, sum *bpfHistogram, entry *table.Entry[bpfHistogram, *otlp.HistogramPoint]) {
 		if entry.State == nil || !entry.State.Live() {
 			if key.Scope == load.OverflowScope {
 				entry.State = duration.Overflow()
 			} else {
-				entry.State = duration.At(s.env.Identity.Resource(key.Scope), attributesOf(key.Number, key.Abi)...)
+				entry.State = duration.At(entry.Owner, attributesOf(key.Number, key.Abi)...)
 			}
 		}
 		table.HistogramOf(sum).Merge(entry.State, table.HistogramOf(&entry.Last))

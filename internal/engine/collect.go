@@ -17,6 +17,7 @@ func (e *Engine) collectLoop() {
 	// The streams end first: then the kernel counts no further event.
 	defer func() {
 		e.streams.Wait()
+		e.identity.Final()
 		e.collect(time.Now())
 	}()
 	delay := time.NewTimer(e.settings.Config.InitialDelay)

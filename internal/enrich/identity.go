@@ -81,6 +81,7 @@ func (o Options) withDefaults() Options {
 // Identity knows the host's containers and processes. Apart from Start, which
 // comes before everything but New, it is safe for concurrent use.
 type Identity struct {
+	final     atomic.Bool
 	options   Options
 	now       func() time.Time
 	host      *otlp.Resource

@@ -107,6 +107,23 @@ func (i *Identity) processResource(scopeID uint64) *otlp.Resource {
 	return i.processes.keepResource(found, otlp.NewResource(attrs...))
 }
 
+// Owner is Resource, and whether the answer is final. It is not for a process that
+// nobody has named so far and that was first asked for less than a second ago: the
+// record of its exec may still be on its way. After Final every answer is.
+func (i *Identity) Owner(scopeID uint64) (resource *otlp.Resource, final bool) {
+	if i.options.Scope != ScopeProcess || scopeID == 0 || i.final.Load() {
+		return i.Resource(scopeID), true
+	}
+	if _, unnamed, ok := i.scoped(scopeID); !ok && i.now().Sub(unnamed.since) < retryUnknown {
+		return nil, false
+	}
+	return i.Resource(scopeID), true
+}
+
+// Final says that no more records of processes will come, so that those who are
+// not known by now never will be.
+func (i *Identity) Final() { i.final.Store(true) }
+
 // executableName is the last element of the executable's path; a kernel thread
 // has its name.
 func executableName(process Process) string {

@@ -15,6 +15,9 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"otelcol-ebpf/internal/load"
+	"otelcol-ebpf/internal/otlp"
 )
 
 // One system call asks for batchKeys keys, or fewer if their values, which are as
@@ -31,8 +34,11 @@ type Entry[V comparable, S any] struct {
 	// Last is the sum over all CPUs at the previous read, as Sum made it.
 	Last V
 	// State is the probe's own: the points that it adds this key's values to. It
-	// starts as the zero value.
+	// starts as the zero value, and is set back to it when Owner changes.
 	State S
+	// Owner is whom CollectOwned found the key to count for; nil for the overflow
+	// series.
+	Owner *otlp.Resource
 
 	seen uint64
 }
@@ -99,6 +105,15 @@ func (t *Table[K, V, S]) Cap() int { return int(t.source.MaxEntries()) }
 // the entry, whose Last still is the previous sum. After it, Last is the sum. Keys
 // that were deleted from the map are forgotten.
 func (t *Table[K, V, S]) Read(visit func(key K, sum *V, entry *Entry[V, S])) error {
+	return t.read(func(key K, sum *V, entry *Entry[V, S]) bool {
+		visit(key, sum, entry)
+		return true
+	})
+}
+
+// read is Read with a visit that may refuse: then Last stays what it was, and the
+// next read offers the difference again.
+func (t *Table[K, V, S]) read(visit func(key K, sum *V, entry *Entry[V, S]) bool) error {
 	t.round++
 	var cursor ebpf.MapBatchCursor
 	for {
@@ -129,7 +144,7 @@ func (t *Table[K, V, S]) Read(visit func(key K, sum *V, entry *Entry[V, S])) err
 
 // visit sums one key's values. The buffer is bytes, because a batch's values are
 // packed with the map's own stride, which a Go slice of V does not have.
-func (t *Table[K, V, S]) visit(key K, perCPU []byte, visit func(K, *V, *Entry[V, S])) {
+func (t *Table[K, V, S]) visit(key K, perCPU []byte, visit func(K, *V, *Entry[V, S]) bool) {
 	entry, ok := t.entries[key]
 	if !ok {
 		entry = &Entry[V, S]{}
@@ -147,9 +162,8 @@ func (t *Table[K, V, S]) visit(key K, perCPU []byte, visit func(K, *V, *Entry[V,
 		copy(bytes, perCPU[cpu*t.stride:])
 		t.add(&t.sum, &t.value)
 	}
-	visit(key, &t.sum, entry)
 	// Most keys have not changed: a comparison is cheaper than writing memory.
-	if entry.Last != t.sum {
+	if visit(key, &t.sum, entry) && entry.Last != t.sum {
 		entry.Last = t.sum
 	}
 }
@@ -159,14 +173,51 @@ func (t *Table[K, V, S]) visit(key K, perCPU []byte, visit func(K, *V, *Entry[V,
 // says nothing counts under any more. Nothing is lost with them: a key is deleted
 // at the earliest by the read after its last change.
 func (t *Table[K, V, S]) Collect(gone func(K) bool, visit func(key K, sum *V, entry *Entry[V, S])) error {
+	return t.collect(gone, func(key K, sum *V, entry *Entry[V, S]) bool {
+		visit(key, sum, entry)
+		return true
+	})
+}
+
+// Owners knows whom a scope (bpf/include/scope.h) counts for.
+type Owners interface {
+	// Owner is the resource of a scope, and whether that is final: one that is not
+	// known yet may be so by the next collection.
+	Owner(scope uint64) (resource *otlp.Resource, final bool)
+	// Gone tells that nothing counts under the scope any more.
+	Gone(scope uint64) bool
+}
+
+// CollectOwned is Collect for keys that belong to a scope: it keeps the entry's
+// Owner, and leaves the counts of one that is not known yet for the next collection.
+func (t *Table[K, V, S]) CollectOwned(owners Owners, scope func(K) uint64, visit func(key K, sum *V, entry *Entry[V, S])) error {
+	gone := func(key K) bool { return owners.Gone(scope(key)) }
+	return t.collect(gone, func(key K, sum *V, entry *Entry[V, S]) bool {
+		if s := scope(key); s != load.OverflowScope {
+			owner, final := owners.Owner(s)
+			if !final {
+				return false
+			}
+			if owner != entry.Owner {
+				var fresh S
+				entry.Owner, entry.State = owner, fresh
+			}
+		}
+		visit(key, sum, entry)
+		return true
+	})
+}
+
+func (t *Table[K, V, S]) collect(gone func(K) bool, visit func(key K, sum *V, entry *Entry[V, S]) bool) error {
 	t.gone = t.gone[:0]
-	err := t.Read(func(key K, sum *V, entry *Entry[V, S]) {
+	err := t.read(func(key K, sum *V, entry *Entry[V, S]) bool {
 		switch {
 		case *sum != entry.Last:
-			visit(key, sum, entry)
+			return visit(key, sum, entry)
 		case gone(key):
 			t.gone = append(t.gone, key)
 		}
+		return true
 	})
 	if err != nil {
 		return err

@@ -153,6 +153,8 @@ func Env(tb testing.TB, o EnvOptions) probe.Env {
 			tb.Error(err)
 		}
 	})
+	// Tests collect when they have to, not when the last process has been named.
+	identity.Final()
 	wanted := map[string]bool{}
 	for _, name := range o.Events {
 		wanted[name] = true

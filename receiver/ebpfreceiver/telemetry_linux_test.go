@@ -47,6 +47,7 @@ func TestOwnTelemetry(t *testing.T) {
 		point[int64](0, "probe", "process", "reason", "rate_limited"),
 		point[int64](0, "probe", "process", "reason", "decode_error"),
 		point[int64](0, "probe", "process", "reason", "consumer_refused"),
+		point[int64](0, "probe", "process", "reason", "skipped"),
 	}, now)
 	metadatatest.AssertEqualReceiverEbpfCollectDuration(t, tt, []metricdata.DataPoint[float64]{point[float64](0, "probe", "process")}, now, whatever)
 	table := u.observation(t, "process").Tables["counts"]
