@@ -265,7 +265,7 @@ func pointsOf(m *otlp.Metrics, scope uint64, owner *otlp.Resource) points {
 	if scope == load.OverflowScope {
 		return points{switches.Overflow(), switches.Overflow(), migrations.Overflow(), runQueue.Overflow()}
 	}
-	const kind = "linux.cpu.context_switch.type"
+	const kind = "process.context_switch.type"
 	return points{
 		voluntary:   switches.At(owner, otlp.String(kind, "voluntary")),
 		involuntary: switches.At(owner, otlp.String(kind, "involuntary")),

@@ -28,7 +28,7 @@ const (
 	onCPUMetric      = "linux.cpu.on_cpu.duration"
 	offCPUMetric     = "linux.cpu.off_cpu.duration"
 
-	switchType = "linux.cpu.context_switch.type"
+	switchType = "process.context_switch.type"
 	reason     = "linux.cpu.off_cpu.reason"
 )
 

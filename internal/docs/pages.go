@@ -43,6 +43,15 @@ func (d *described) page() []byte {
 
 type printf func(format string, args ...any)
 
+// otherNames are the names that the conventions give the metric in some scope.
+func otherNames(m metadata.Metric) string {
+	var text strings.Builder
+	for _, scope := range sortedKeys(m.ScopeNames) {
+		fmt.Fprintf(&text, "<br>`%s` with `scope: %s`", m.ScopeNames[scope], scope)
+	}
+	return text.String()
+}
+
 func (d *described) metricsSection(p printf) {
 	if len(d.Metrics) == 0 {
 		return
@@ -51,7 +60,7 @@ func (d *described) metricsSection(p printf) {
 	p("| metric | what it counts or measures | unit | type | attributes | stability | enabled by default |\n|---|---|---|---|---|---|---|\n")
 	for _, name := range sortedKeys(d.Metrics) {
 		m := d.Metrics[name]
-		p("| `%s` | %s | %s | %s | %s | %s | %s |\n", name, cell(m.Description), cell(m.Unit), kindOf(m),
+		p("| `%s`%s | %s | %s | %s | %s | %s | %s |\n", name, otherNames(m), cell(m.Description), cell(m.Unit), kindOf(m),
 			codes(m.Attributes), m.Stability.Level, yesNo(m.Enabled))
 	}
 	p("\nSums are cumulative. A histogram leaves as an exponential one, or as an explicit one with `histogram: explicit`.\n")
