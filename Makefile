@@ -29,7 +29,7 @@ GOLANGCI_LINT := $(TOOLS)/golangci-lint
 
 C_SOURCES = $$(find bpf internal test -name '*.bpf.c' -o -path 'bpf/*' -name '*.h' | sort)
 # The packages whose tests load BPF programs.
-KERNEL_PACKAGES = $$(grep -rlE --include='*_test.go' 'testutil\.RequireBPF|LoadAndAssign' bpf internal receiver | xargs -n 1 dirname | sort -u | sed 's|^|./|')
+KERNEL_PACKAGES = $$(grep -rlE --include='*_test.go' '[rR]equireBPF\(' bpf internal receiver | xargs -n 1 dirname | sort -u | sed 's|^|./|')
 GO_SOURCES = $$(find . -name '*.go' -not -path './build/*' -not -path './.*' | sort)
 # $(call need,PROGRAM,WHAT TO DO ABOUT IT)
 need = command -v $(1) >/dev/null || { echo "make $@: $(1) is missing: $(2)" >&2; exit 1; }

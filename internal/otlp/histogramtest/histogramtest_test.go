@@ -1,10 +1,8 @@
 package histogramtest
 
 import (
-	"errors"
 	"math/bits"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"testing"
 
@@ -12,6 +10,7 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 
 	"otelcol-ebpf/internal/otlp"
+	"otelcol-ebpf/internal/testutil"
 )
 
 // durationsPerRun is DURATIONS of histogramtest.bpf.c.
@@ -20,7 +19,9 @@ const durationsPerRun = 65536
 // TestKernelHistogram compares histogram_slot and histogram_add with their
 // description in Go, over more than a million durations at each scale.
 func TestKernelHistogram(t *testing.T) {
-	requireBPF(t)
+	testutil.RequireBPF(t)
+	// Fails without CAP_SYS_RESOURCE, which only matters before Linux 5.11.
+	_ = rlimit.RemoveMemlock()
 	for scale := range otlp.MaxScale + 1 {
 		random := rand.New(rand.NewPCG(uint64(scale), 1))
 		objects := load(t, scale)
@@ -36,27 +37,6 @@ func TestKernelHistogram(t *testing.T) {
 		}
 		want.checkSum(t, &objects)
 	}
-}
-
-// requireBPF skips where programs cannot be loaded.
-func requireBPF(t *testing.T) {
-	t.Helper()
-	// Fails without CAP_SYS_RESOURCE, which only matters before Linux 5.11.
-	_ = rlimit.RemoveMemlock()
-	spec, err := loadBpf()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var objects bpfObjects
-	if err := spec.LoadAndAssign(&objects, nil); err != nil {
-		var refused *ebpf.VerifierError // has EACCES, too, but says why
-		missing := errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, os.ErrPermission)
-		if missing && !(errors.As(err, &refused) && len(refused.Log) > 0) {
-			t.Skipf("BPF programs cannot be loaded here: %v", err)
-		}
-		t.Fatalf("load: %+v", err)
-	}
-	objects.Close()
 }
 
 func load(t *testing.T, scale int) bpfObjects {
