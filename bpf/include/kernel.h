@@ -194,7 +194,7 @@ struct linux_binprm {
 
 struct mm_struct {
 	struct file *exe_file;
-	unsigned long arg_start, arg_end;
+	unsigned long start_stack, arg_start, arg_end;
 };
 
 typedef struct {

@@ -13,6 +13,14 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type bpfBeforeExec struct {
+	_            structs.HostLayout
+	Capabilities uint64
+	IsScript     uint32
+	Pad          uint32
+	Interpreter  [256]uint8
+}
+
 type bpfCountKey struct {
 	_     structs.HostLayout
 	Scope uint64
@@ -143,7 +151,7 @@ type bpfText struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	bpfMapCapabilitiesBefore     = "capabilities_before"
+	bpfMapBeforeExec             = "before_exec"
 	bpfMapCounts                 = "counts"
 	bpfMapEventCounts            = "event_counts"
 	bpfMapEventWindow            = "event_window"
@@ -151,6 +159,9 @@ const (
 	bpfMapExecScratch            = "exec_scratch"
 	bpfMapExited                 = "exited"
 	bpfProgMarkVictim            = "mark_victim"
+	bpfProgRawSchedPrepareExec   = "raw_sched_prepare_exec"
+	bpfProgRawSchedProcessExec   = "raw_sched_process_exec"
+	bpfProgRawSchedProcessExit   = "raw_sched_process_exit"
 	bpfProgSchedPrepareExec      = "sched_prepare_exec"
 	bpfProgSchedProcessExec      = "sched_process_exec"
 	bpfProgSchedProcessExit      = "sched_process_exit"
@@ -220,6 +231,9 @@ type bpfSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
 	MarkVictim            *ebpf.ProgramSpec `ebpf:"mark_victim"`
+	RawSchedPrepareExec   *ebpf.ProgramSpec `ebpf:"raw_sched_prepare_exec"`
+	RawSchedProcessExec   *ebpf.ProgramSpec `ebpf:"raw_sched_process_exec"`
+	RawSchedProcessExit   *ebpf.ProgramSpec `ebpf:"raw_sched_process_exit"`
 	SchedPrepareExec      *ebpf.ProgramSpec `ebpf:"sched_prepare_exec"`
 	SchedProcessExec      *ebpf.ProgramSpec `ebpf:"sched_process_exec"`
 	SchedProcessExit      *ebpf.ProgramSpec `ebpf:"sched_process_exit"`
@@ -232,13 +246,13 @@ type bpfProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
-	CapabilitiesBefore *ebpf.MapSpec `ebpf:"capabilities_before"`
-	Counts             *ebpf.MapSpec `ebpf:"counts"`
-	EventCounts        *ebpf.MapSpec `ebpf:"event_counts"`
-	EventWindow        *ebpf.MapSpec `ebpf:"event_window"`
-	Events             *ebpf.MapSpec `ebpf:"events"`
-	ExecScratch        *ebpf.MapSpec `ebpf:"exec_scratch"`
-	Exited             *ebpf.MapSpec `ebpf:"exited"`
+	BeforeExec  *ebpf.MapSpec `ebpf:"before_exec"`
+	Counts      *ebpf.MapSpec `ebpf:"counts"`
+	EventCounts *ebpf.MapSpec `ebpf:"event_counts"`
+	EventWindow *ebpf.MapSpec `ebpf:"event_window"`
+	Events      *ebpf.MapSpec `ebpf:"events"`
+	ExecScratch *ebpf.MapSpec `ebpf:"exec_scratch"`
+	Exited      *ebpf.MapSpec `ebpf:"exited"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
@@ -285,18 +299,18 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
-	CapabilitiesBefore *ebpf.Map `ebpf:"capabilities_before"`
-	Counts             *ebpf.Map `ebpf:"counts"`
-	EventCounts        *ebpf.Map `ebpf:"event_counts"`
-	EventWindow        *ebpf.Map `ebpf:"event_window"`
-	Events             *ebpf.Map `ebpf:"events"`
-	ExecScratch        *ebpf.Map `ebpf:"exec_scratch"`
-	Exited             *ebpf.Map `ebpf:"exited"`
+	BeforeExec  *ebpf.Map `ebpf:"before_exec"`
+	Counts      *ebpf.Map `ebpf:"counts"`
+	EventCounts *ebpf.Map `ebpf:"event_counts"`
+	EventWindow *ebpf.Map `ebpf:"event_window"`
+	Events      *ebpf.Map `ebpf:"events"`
+	ExecScratch *ebpf.Map `ebpf:"exec_scratch"`
+	Exited      *ebpf.Map `ebpf:"exited"`
 }
 
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
-		m.CapabilitiesBefore,
+		m.BeforeExec,
 		m.Counts,
 		m.EventCounts,
 		m.EventWindow,
@@ -335,6 +349,9 @@ type bpfVariables struct {
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
 	MarkVictim            *ebpf.Program `ebpf:"mark_victim"`
+	RawSchedPrepareExec   *ebpf.Program `ebpf:"raw_sched_prepare_exec"`
+	RawSchedProcessExec   *ebpf.Program `ebpf:"raw_sched_process_exec"`
+	RawSchedProcessExit   *ebpf.Program `ebpf:"raw_sched_process_exit"`
 	SchedPrepareExec      *ebpf.Program `ebpf:"sched_prepare_exec"`
 	SchedProcessExec      *ebpf.Program `ebpf:"sched_process_exec"`
 	SchedProcessExit      *ebpf.Program `ebpf:"sched_process_exit"`
@@ -346,6 +363,9 @@ type bpfPrograms struct {
 func (p *bpfPrograms) Close() error {
 	return _BpfClose(
 		p.MarkVictim,
+		p.RawSchedPrepareExec,
+		p.RawSchedProcessExec,
+		p.RawSchedProcessExit,
 		p.SchedPrepareExec,
 		p.SchedProcessExec,
 		p.SchedProcessExit,

@@ -144,25 +144,30 @@ func FuzzRecord(f *testing.F) {
 }
 
 func TestChooseVariants(t *testing.T) {
+	raw := []string{bpfProgRawSchedProcessExec, bpfProgRawSchedPrepareExec, bpfProgRawSchedProcessExit}
 	for name, test := range map[string]struct {
 		args map[string]int
 		want variants
 	}{
 		"5.10 and 6.1": {
 			map[string]int{"sched_process_exit": 1, "mark_victim": 2},
-			variants{leaveOut: []string{bpfProgSchedProcessExitGroup, bpfProgSchedPrepareExec}, namesVictim: true},
+			variants{leaveOut: append([]string{bpfProgSchedProcessExitGroup, bpfProgSchedPrepareExec}, raw...), namesVictim: true},
 		},
 		"before the victim was named": {
 			map[string]int{"sched_process_exit": 1, "mark_victim": 1},
-			variants{leaveOut: []string{bpfProgSchedProcessExitGroup, bpfProgMarkVictim, bpfProgSchedPrepareExec}},
+			variants{leaveOut: append([]string{bpfProgSchedProcessExitGroup, bpfProgMarkVictim, bpfProgSchedPrepareExec}, raw...)},
 		},
 		"6.18": {
 			map[string]int{"sched_process_exit": 2, "mark_victim": 2, "sched_prepare_exec": 2},
-			variants{leaveOut: []string{bpfProgSchedProcessExit}, exitTellsGroup: true, namesVictim: true, seesOldCredentials: true},
+			variants{leaveOut: append([]string{bpfProgSchedProcessExit}, raw...), exitTellsGroup: true, namesVictim: true, seesOldCredentials: true},
+		},
+		"7.0": {
+			map[string]int{"sched_process_exit": 2, "mark_victim": 2, "sched_prepare_exec": 2, "classic": 1},
+			variants{leaveOut: []string{bpfProgSchedProcessExit}, classic: true, exitTellsGroup: true, namesVictim: true, seesOldCredentials: true},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			assert.Equal(t, test.want, chooseVariants(func(name string) int { return test.args[name] }))
+			assert.Equal(t, test.want, chooseVariants(test.args["classic"] == 1, func(name string) int { return test.args[name] }))
 		})
 	}
 }

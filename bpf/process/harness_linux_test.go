@@ -20,6 +20,7 @@ import (
 	"go.opentelemetry.io/collector/pdata/pmetric"
 	"golang.org/x/sys/unix"
 
+	"otelcol-ebpf/internal/kernel"
 	"otelcol-ebpf/internal/otlp"
 	"otelcol-ebpf/internal/probe"
 	"otelcol-ebpf/internal/testutil"
@@ -193,6 +194,42 @@ type recorder struct {
 
 func allEvents() []string { return []string{"process.exec", "process.exit", "process.oom_killed"} }
 
+// classicVariable makes the tests use the hooks of the other kind than this kernel
+// prefers, where it has both.
+const classicVariable = "PROCESS_TEST_OTHER_HOOKS"
+
+// hooks is the probe's type, with the hooks that the environment asks for.
+func hooks(t *testing.T) probe.Type {
+	t.Helper()
+	kind := Type()
+	if os.Getenv(classicVariable) == "" {
+		return kind
+	}
+	testutil.MountTracefs(t)
+	kind.New = func(config probe.Config, env probe.Env) (probe.Probe, error) {
+		p, err := newProbe(config, env)
+		p.(*process).classic = !p.(*process).classic
+		return p, err
+	}
+	return kind
+}
+
+// TestOtherHooks runs the tests of execs and exits again with the hooks that this
+// kernel does not prefer: they tell the same.
+func TestOtherHooks(t *testing.T) {
+	testutil.RequireBPF(t)
+	types, err := testutil.Env(t, testutil.EnvOptions{}).Loader.Types()
+	require.NoError(t, err)
+	if kernel.TracepointArgs(types, "sched_prepare_exec") == 0 || kernel.TracepointArgs(types, "sched_process_exit") < 2 {
+		t.Skip("this kernel has one kind of hooks only: its tracepoints do not tell enough")
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run", "^(TestExec|TestExit|TestCounts|TestGolden)", "-test.v")
+	cmd.Env = append(os.Environ(), classicVariable+"=1")
+	output, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", output)
+	require.Contains(t, string(output), "--- PASS: TestExecScript")
+}
+
 // record starts the probe with its records going to the recorder.
 func record(t *testing.T, config *Config, o testutil.EnvOptions) *recorder {
 	t.Helper()
@@ -208,7 +245,7 @@ func record(t *testing.T, config *Config, o testutil.EnvOptions) *recorder {
 	}
 	env := testutil.Env(t, o)
 	r := &recorder{logs: plog.NewLogs(), done: make(chan error, 1)}
-	r.probe = testutil.Start(t, Type(), config, env).(*process)
+	r.probe = testutil.Start(t, hooks(t), config, env).(*process)
 	options := otlp.Options{Host: env.Identity.Host(), Scale: o.Scale, MaxSeries: int(o.MaxSeries), ScopeName: "test"}
 	r.metrics = otlp.NewMetrics(Type().Metadata, options)
 	logs := otlp.NewLogs(Type().Metadata, options, func(_ context.Context, batch plog.Logs) error {

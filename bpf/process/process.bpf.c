@@ -32,6 +32,8 @@ volatile const bool exit_tells_group = false;
 volatile const bool sees_old_credentials = false;
 
 #define ARGS_LIMIT 8192
+#define SCRIPT_LIMIT 4096
+#define INTERPRETER_SIZE 256 /* BINPRM_BUF_SIZE: a script's first line */
 
 enum event_kind {
 	EVENT_EXEC = 1,
@@ -144,13 +146,21 @@ struct {
 
 const u64 zero_count = 0;
 
-/* Permitted capabilities before an exec, by thread group id. */
+/* What is known of an exec before it happens. */
+struct before_exec {
+	u64 capabilities; /* permitted */
+	u32 is_script;	  /* only where the classic tracepoints feed the probe */
+	u32 pad;
+	u8 interpreter[INTERPRETER_SIZE];
+};
+
+/* By thread group id. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 4096);
+	__uint(max_entries, 1024);
 	__type(key, u32);
-	__type(value, u64);
-} capabilities_before SEC(".maps");
+	__type(value, struct before_exec);
+} before_exec SEC(".maps");
 
 /* Groups whose exit has been seen, where the kernel does not tell the last thread. */
 struct {
@@ -211,27 +221,29 @@ static __always_inline u64 permitted(const struct cred *cred)
 SEC("tp_btf/sched_prepare_exec")
 int BPF_PROG(sched_prepare_exec, struct task_struct *task)
 {
-	u32 tgid = task->tgid;
-	u64 before = permitted(task->cred);
+	u32 zero = 0, tgid = task->tgid;
+	struct text *text = bpf_map_lookup_elem(&exec_scratch, &zero);
+	struct before_exec *before;
 
-	bpf_map_update_elem(&capabilities_before, &tgid, &before, BPF_ANY);
+	if (!text)
+		return 0;
+	hold_cpu();
+	before = (void *)text->bytes;
+	__builtin_memset(before, 0, sizeof(*before));
+	before->capabilities = permitted(task->cred);
+	bpf_map_update_elem(&before_exec, &tgid, before, BPF_ANY);
+	release_cpu();
 	return 0;
 }
 
-static __always_inline void fill_capabilities(struct exec_event *event, struct task_struct *task)
+static __always_inline void fill_capabilities(struct exec_event *event, struct task_struct *task,
+					      const struct before_exec *before)
 {
-	u32 tgid = task->tgid;
-	u64 *before;
-
 	event->capabilities_gained = 0;
-	if (!sees_old_credentials)
-		return;
-	before = bpf_map_lookup_elem(&capabilities_before, &tgid);
 	if (!before)
 		return;
-	event->capabilities_gained = permitted(task->cred) & ~*before;
+	event->capabilities_gained = permitted(task->cred) & ~before->capabilities;
 	event->flags |= EXEC_CAPABILITIES_KNOWN;
-	bpf_map_delete_elem(&capabilities_before, &tgid);
 }
 
 static __always_inline bool is_unlinked(struct dentry *dentry)
@@ -303,29 +315,18 @@ static __always_inline void append_parent(struct exec_event *event, struct text 
 	event->parent_size = text->length - begin;
 }
 
-#define SCRIPT_LIMIT 4096
-
-/*
- * binfmt_script and binfmt_misc replace interp, and leave filename as the caller
- * gave it; otherwise both are the same pointer.
- */
+/* The script that was named, and the interpreter that runs it. */
 static __always_inline void append_script(struct exec_event *event, struct text *text,
-					  struct linux_binprm *bprm)
+					  const char *script, const char *interpreter)
 {
-	const char *filename = bprm->filename;
-	const char *interp = bprm->interp;
 	long n;
 
-	event->script_size = 0;
-	event->interpreter_size = 0;
-	if (filename == interp)
-		return;
 	event->flags |= EXEC_SCRIPT;
-	n = text_append(text, filename, SCRIPT_LIMIT);
+	n = text_append(text, script, SCRIPT_LIMIT);
 	if (n < 0 || n == SCRIPT_LIMIT)
 		event->flags |= EXEC_SCRIPT_TRUNCATED;
 	event->script_size = n > 0 ? n : 0;
-	n = text_append(text, interp, SCRIPT_LIMIT);
+	n = text_append(text, interpreter, SCRIPT_LIMIT);
 	event->interpreter_size = n > 0 ? n : 0;
 }
 
@@ -358,26 +359,39 @@ static __always_inline void append_args(struct exec_event *event, struct text *t
 	text->length = at + size;
 }
 
-static __always_inline void send_exec_event(struct task_struct *task, struct linux_binprm *bprm)
+/* What the kernel was asked to execute; script and interpreter are NULL for others. */
+struct request {
+	const char *script;
+	const char *interpreter;
+	u32 argc;
+};
+
+static __always_inline void send_exec_event(struct task_struct *task, struct request request)
 {
-	u32 zero = 0;
+	u32 zero = 0, tgid = task->tgid;
 	struct text *text = bpf_map_lookup_elem(&exec_scratch, &zero);
+	struct before_exec *before = NULL;
 	struct exec_event *event;
 	u64 size;
 
-	if (!text)
+	if (!text) /* cannot be: the array has this entry */
 		return;
+	if (sees_old_credentials)
+		before = bpf_map_lookup_elem(&before_exec, &tgid);
 	event = (void *)text->bytes;
 	text->length = sizeof(*event);
 	event->flags = 0;
+	event->script_size = 0;
+	event->interpreter_size = 0;
 	fill_ids(&event->ids, task);
-	event->argc = bprm->argc;
+	event->argc = request.argc;
 	__builtin_memcpy(event->comm, task->comm, sizeof(event->comm));
-	fill_capabilities(event, task);
+	fill_capabilities(event, task, before);
 	append_executable(event, text, task);
 	append_directory(event, text, task);
 	append_parent(event, text, task);
-	append_script(event, text, bprm);
+	if (request.script)
+		append_script(event, text, request.script, request.interpreter);
 	append_args(event, text, task);
 
 	size = text->length;
@@ -385,20 +399,104 @@ static __always_inline void send_exec_event(struct task_struct *task, struct lin
 		return;
 	fill_header(&event->header, task, EVENT_EXEC, size);
 	event_send(event, size);
+	if (sees_old_credentials)
+		bpf_map_delete_elem(&before_exec, &tgid);
 }
 
+/*
+ * binfmt_script and binfmt_misc replace interp, and leave filename as the caller
+ * gave it; otherwise both are the same pointer.
+ */
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(sched_process_exec, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
 {
+	struct request request = {.argc = bprm->argc};
+
 	if (is_self(task->tgid))
 		return 0;
 	count(task_scope(task), COUNT_EXEC, 0);
+	if (bprm->filename != bprm->interp) {
+		request.script = bprm->filename;
+		request.interpreter = bprm->interp;
+	}
 	if (send_exec && event_admit()) {
 		/* The record is built in memory that is this CPU's. */
 		hold_cpu();
-		send_exec_event(task, bprm);
+		send_exec_event(task, request);
 		release_cpu();
 	}
+	return 0;
+}
+
+/*
+ * The same through classic tracepoints, since v7.0 (load.PreemptibleTracing). They
+ * pass no bprm: the names are in the tracepoints' own records, and the number of
+ * arguments is what the kernel put on top of the new stack.
+ */
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+struct trace_event_raw_sched_prepare_exec {
+	u32 __data_loc_interp;
+	u32 __data_loc_filename;
+};
+
+struct trace_event_raw_sched_process_exec {
+	u32 __data_loc_filename;
+};
+#pragma clang attribute pop
+
+/* A string of a tracepoint's record: its offset is in the low half of the locator. */
+#define record_string(record, locator) ((const char *)(record) + ((locator) & 0xffff))
+
+SEC("tracepoint/sched/sched_prepare_exec")
+int raw_sched_prepare_exec(struct trace_event_raw_sched_prepare_exec *record)
+{
+	u32 zero = 0, tgid = bpf_get_current_pid_tgid() >> 32;
+	struct text *text = bpf_map_lookup_elem(&exec_scratch, &zero);
+	struct before_exec *before;
+	u64 *interpreter, *filename;
+
+	if (!text)
+		return 0;
+	before = (void *)text->bytes;
+	filename = (void *)(before + 1);
+	__builtin_memset(before, 0, sizeof(*before) + INTERPRETER_SIZE);
+	interpreter = (void *)before->interpreter;
+	bpf_probe_read_kernel_str(interpreter, INTERPRETER_SIZE,
+				  record_string(record, record->__data_loc_interp));
+	bpf_probe_read_kernel_str(filename, INTERPRETER_SIZE,
+				  record_string(record, record->__data_loc_filename));
+	for (int i = 0; i < INTERPRETER_SIZE / 8; i++)
+		before->is_script |= interpreter[i] != filename[i];
+	before->capabilities = permitted(
+		BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), cred));
+	bpf_map_update_elem(&before_exec, &tgid, before, BPF_ANY);
+	return 0;
+}
+
+SEC("tracepoint/sched/sched_process_exec")
+int raw_sched_process_exec(struct trace_event_raw_sched_process_exec *record)
+{
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	struct request request = {};
+	struct before_exec *before;
+	struct task_struct *task;
+
+	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf))
+		return 0;
+	task = bpf_get_current_task_btf();
+	if (is_self(tgid))
+		return 0;
+	count(task_scope(task), COUNT_EXEC, 0);
+	if (!send_exec || !event_admit())
+		return 0;
+	bpf_probe_read_user(&request.argc, sizeof(request.argc),
+			    (void *)BPF_CORE_READ(task, mm, start_stack));
+	before = bpf_map_lookup_elem(&before_exec, &tgid);
+	if (before && before->is_script) {
+		request.script = record_string(record, record->__data_loc_filename);
+		request.interpreter = (const char *)before->interpreter;
+	}
+	send_exec_event(task, request);
 	return 0;
 }
 
@@ -473,6 +571,20 @@ SEC("tp_btf/sched_process_exit")
 int BPF_PROG(sched_process_exit_group, struct task_struct *task, bool group_dead)
 {
 	return exit_of(task, group_dead);
+}
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+struct trace_event_raw_sched_process_exit {
+	bool group_dead;
+};
+#pragma clang attribute pop
+
+SEC("tracepoint/sched/sched_process_exit")
+int raw_sched_process_exit(struct trace_event_raw_sched_process_exit *record)
+{
+	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf))
+		return 0;
+	return exit_of(bpf_get_current_task_btf(), record->group_dead);
 }
 
 /* fork */

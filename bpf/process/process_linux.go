@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -19,12 +20,14 @@ import (
 )
 
 func newProbe(config probe.Config, env probe.Env) (probe.Probe, error) {
-	return &process{config: *config.(*Config), env: env}, nil
+	return &process{config: *config.(*Config), env: env, classic: load.PreemptibleTracing()}, nil
 }
 
 type process struct {
 	config Config
 	env    probe.Env
+	// classic prefers classic tracepoints for what may not be skipped.
+	classic bool
 
 	collection *load.Collection
 	reader     *ring.Reader
@@ -54,7 +57,7 @@ func (p *process) Start(context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	variants := chooseVariants(func(tracepoint string) int { return kernel.TracepointArgs(types, tracepoint) })
+	variants := chooseVariants(p.classic, func(tracepoint string) int { return kernel.TracepointArgs(types, tracepoint) })
 	if err := p.configure(spec, variants); err != nil {
 		return err
 	}
@@ -62,7 +65,6 @@ func (p *process) Start(context.Context) (err error) {
 		return err
 	}
 	p.env.Report.Programs(p.collection.Programs)
-	p.findSending(variants)
 	if p.table, err = newCountTable(p.collection.Maps[bpfMapCounts]); err != nil {
 		return err
 	}
@@ -79,13 +81,14 @@ func (p *process) Start(context.Context) (err error) {
 type variants struct {
 	leaveOut           []string
 	exitTellsGroup     bool
+	classic            bool
 	namesVictim        bool
 	seesOldCredentials bool
 }
 
 // chooseVariants decides by the number of arguments that tracepoints pass here.
-func chooseVariants(args func(tracepoint string) int) variants {
-	var v variants
+func chooseVariants(classic bool, args func(tracepoint string) int) variants {
+	v := variants{classic: classic}
 	leave := func(programs ...string) { v.leaveOut = append(v.leaveOut, programs...) }
 	// 2: (task, group_dead), since v6.16.
 	if v.exitTellsGroup = args("sched_process_exit") >= 2; v.exitTellsGroup {
@@ -99,6 +102,9 @@ func chooseVariants(args func(tracepoint string) int) variants {
 	}
 	if v.seesOldCredentials = args("sched_prepare_exec") > 0; !v.seesOldCredentials {
 		leave(bpfProgSchedPrepareExec)
+	}
+	if !classic {
+		leave(bpfProgRawSchedProcessExec, bpfProgRawSchedPrepareExec, bpfProgRawSchedProcessExit)
 	}
 	return v
 }
@@ -124,13 +130,74 @@ func (p *process) configure(spec *ebpf.CollectionSpec, v variants) error {
 	return nil
 }
 
-// findSending notes the programs whose skipped runs are lost events and counts.
-func (p *process) findSending(v variants) {
+// attach attaches what was loaded and reports what this kernel does not have.
+func (p *process) attach(v variants) error {
 	exit := bpfProgSchedProcessExit
 	if v.exitTellsGroup {
 		exit = bpfProgSchedProcessExitGroup
 	}
-	p.exec = p.collection.Programs[bpfProgSchedProcessExec]
+	exec := bpfProgSchedProcessExec
+	attached := []string{bpfProgSchedProcessFork, bpfProgSignalGenerate}
+	if v.namesVictim {
+		attached = append(attached, bpfProgMarkVictim)
+	} else {
+		p.env.Report.Miss("tp_btf/mark_victim", errors.New("this kernel does not tell the victim: no OOM kills"))
+	}
+	if p.attachTracepoints(v) {
+		exec, exit = bpfProgRawSchedProcessExec, bpfProgRawSchedProcessExit
+	} else {
+		attached = append(attached, exec, exit)
+		if v.seesOldCredentials {
+			attached = append(attached, bpfProgSchedPrepareExec)
+		} else {
+			p.env.Report.Miss("tp_btf/sched_prepare_exec", errors.New("not in this kernel: no capabilities gained"))
+		}
+	}
+	for _, name := range attached {
+		l, err := link.AttachTracing(link.TracingOptions{Program: p.collection.Programs[name]})
+		if err != nil {
+			return fmt.Errorf("attach %s: %w", name, err)
+		}
+		p.keep(l)
+		p.env.Report.Hook("tp_btf/" + strings.TrimSuffix(name, "_group"))
+	}
+	p.noteSending(exec, exit)
+	return nil
+}
+
+// attachTracepoints attaches exec and exit to classic tracepoints, where that is
+// wanted and possible.
+func (p *process) attachTracepoints(v variants) bool {
+	if !v.classic {
+		return false
+	}
+	points := []load.Tracepoint{
+		{Group: "sched", Event: "sched_prepare_exec", Program: p.collection.Programs[bpfProgRawSchedPrepareExec]},
+		{Group: "sched", Event: "sched_process_exec", Program: p.collection.Programs[bpfProgRawSchedProcessExec]},
+		{Group: "sched", Event: "sched_process_exit", Program: p.collection.Programs[bpfProgRawSchedProcessExit]},
+	}
+	links, err := load.AttachTracepoints(points)
+	if err != nil {
+		p.env.Report.Miss("tracepoint/sched", fmt.Errorf("some execs and exits will be skipped: %w", err))
+		return false
+	}
+	p.keep(links...)
+	for _, point := range points {
+		p.env.Report.Hook(point.Hook())
+	}
+	return true
+}
+
+// keep notes links for detach.
+func (p *process) keep(links ...io.Closer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.links = append(p.links, links...)
+}
+
+// noteSending notes the programs whose skipped runs are lost events and counts.
+func (p *process) noteSending(exec, exit string) {
+	p.exec = p.collection.Programs[exec]
 	p.fork = p.collection.Programs[bpfProgSchedProcessFork]
 	var sending []*ebpf.Program
 	if p.env.Events("process.exec") || p.env.Track {
@@ -140,30 +207,6 @@ func (p *process) findSending(v variants) {
 		sending = append(sending, p.collection.Programs[exit])
 	}
 	p.env.Report.Sending(sending...)
-}
-
-// attach attaches what was loaded and reports what this kernel does not have.
-func (p *process) attach(v variants) error {
-	for name, program := range p.collection.Programs {
-		l, err := link.AttachTracing(link.TracingOptions{Program: program})
-		if err != nil {
-			return fmt.Errorf("attach %s: %w", name, err)
-		}
-		p.mu.Lock()
-		p.links = append(p.links, l)
-		p.mu.Unlock()
-	}
-	for _, hook := range Type().Metadata.Requires.Hooks {
-		switch {
-		case hook.Name == "tp_btf/mark_victim" && !v.namesVictim:
-			p.env.Report.Miss(hook.Name, errors.New("this kernel does not tell the victim: no OOM kills"))
-		case hook.Name == "tp_btf/sched_prepare_exec" && !v.seesOldCredentials:
-			p.env.Report.Miss(hook.Name, errors.New("not in this kernel: no capabilities gained"))
-		default:
-			p.env.Report.Hook(hook.Name)
-		}
-	}
-	return nil
 }
 
 // detach stops the kernel side; maps stay readable.

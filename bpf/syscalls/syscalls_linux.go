@@ -7,10 +7,8 @@ import (
 	"io"
 	"runtime"
 	"strconv"
-	"strings"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
@@ -147,17 +145,13 @@ func addHistogram(sum, cpu *bpfHistogram) {
 	table.HistogramOf(sum).Add(table.HistogramOf(cpu))
 }
 
-// preemptible is the first release in which tasks are preempted inside programs at
-// tp_btf, 7.0 (syscalls.bpf.c).
-const preemptible = 7 << 16
-
 // leaveOut are the programs that this kernel and configuration have no use for.
 func (s *syscalls) leaveOut() []string {
 	var names []string
 	if !s.config.Latency {
 		names = append(names, bpfProgSysEnter, bpfProgRawSysEnter)
 	}
-	if version, err := features.LinuxVersionCode(); err != nil || version < preemptible {
+	if !load.PreemptibleTracing() {
 		names = append(names, bpfProgRawSysExit, bpfProgRawSysEnter, bpfProgRawSchedProcessExit)
 	}
 	return names
@@ -190,29 +184,22 @@ func (s *syscalls) attach() error {
 
 // attachTracepoints attaches all classic tracepoints, or none.
 func (s *syscalls) attachTracepoints() error {
-	names := []string{bpfProgRawSchedProcessExit, bpfProgRawSysExit}
-	if s.config.Latency {
-		names = append(names, bpfProgRawSysEnter)
+	points := []load.Tracepoint{
+		{Group: "sched", Event: "sched_process_exit", Program: s.collection.Programs[bpfProgRawSchedProcessExit]},
+		{Group: "raw_syscalls", Event: "sys_exit", Program: s.collection.Programs[bpfProgRawSysExit]},
 	}
-	var links []io.Closer
-	var hooks []string
-	for _, name := range names {
-		group, event := "raw_syscalls", strings.TrimPrefix(name, "raw_")
-		if name == bpfProgRawSchedProcessExit {
-			group = "sched"
-		}
-		l, err := link.Tracepoint(group, event, s.collection.Programs[name], nil)
-		if err != nil {
-			for _, l := range links {
-				err = errors.Join(err, l.Close())
-			}
-			return fmt.Errorf("attach tracepoint %s/%s: %w", group, event, err)
-		}
-		links, hooks = append(links, l), append(hooks, "tracepoint/"+group+"/"+event)
+	if s.config.Latency {
+		points = append(points, load.Tracepoint{
+			Group: "raw_syscalls", Event: "sys_enter", Program: s.collection.Programs[bpfProgRawSysEnter],
+		})
+	}
+	links, err := load.AttachTracepoints(points)
+	if err != nil {
+		return err
 	}
 	s.counter, s.links = bpfProgRawSysExit, links
-	for _, hook := range hooks {
-		s.env.Report.Hook(hook)
+	for _, point := range points {
+		s.env.Report.Hook(point.Hook())
 	}
 	return nil
 }
