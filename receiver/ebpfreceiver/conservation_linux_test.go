@@ -11,16 +11,21 @@ import (
 
 	"go.opentelemetry.io/collector/consumer/consumererror"
 
+	"otelcol-ebpf/internal/load"
 	"otelcol-ebpf/internal/testutil"
 )
 
 // spawners execute in parallel, so that the ring buffer overflows.
 const spawners = 4
 
+// inGuest tells that the test runs in the kernel matrix: in an emulated guest, with
+// this package's folder and nothing else of the repository.
+func inGuest() bool { return os.Getenv("OTELCOL_EBPF_KERNEL_MATRIX") == "1" }
+
 // execs is how many programs a fork bomb executes: in an emulated guest, where one
 // takes some ten milliseconds, fewer.
 func execs() int {
-	if os.Getenv("OTELCOL_EBPF_KERNEL_MATRIX") == "1" {
+	if inGuest() {
 		return 2_000
 	}
 	return 50_000
@@ -181,8 +186,12 @@ probes: {syscalls: {include: [kcmp]}}
 	if table.Entries < table.Capacity {
 		t.Errorf("the kernel's map has room: %d of %d entries", table.Entries, table.Capacity)
 	}
+	least := float64(containers * calls)
+	if load.PreemptibleTracing() {
+		least *= 0.99 // there the kernel skips a program now and then, and with a filter nothing makes up for it
+	}
 	for _, metric := range []string{"linux.syscall.count", "linux.syscall.errors"} {
-		if total := u.out.latest.Total(metric); total != containers*calls {
+		if total := u.out.latest.Total(metric); total > containers*calls || total < least {
 			t.Errorf("%s is %v in all, want %d", metric, total, containers*calls)
 		}
 		over := u.out.latest.Total(metric, "otel.metric.overflow", true)

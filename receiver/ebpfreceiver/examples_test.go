@@ -15,6 +15,9 @@ import (
 // TestExamples loads and validates every configuration of this receiver that users
 // and the end-to-end tests start from.
 func TestExamples(t *testing.T) {
+	if os.Getenv("OTELCOL_EBPF_KERNEL_MATRIX") == "1" {
+		t.Skip("a guest does not have the repository's other folders")
+	}
 	for pattern, atLeast := range map[string]int{
 		"../../config/examples/*.yaml":    5,
 		"../../testdata/pipelines/*.yaml": 2,

@@ -58,6 +58,9 @@ func readSchema(t *testing.T) schema {
 // TestSchema holds config.schema.yaml against the structs that the configuration
 // is decoded into: keys, types, defaults, and what is accepted.
 func TestSchema(t *testing.T) {
+	if os.Getenv("OTELCOL_EBPF_KERNEL_MATRIX") == "1" {
+		t.Skip("a guest does not have the repository's other folders")
+	}
 	root := readSchema(t)
 	assert.Equal(t, "https://json-schema.org/draft/2020-12/schema", root.Schema)
 	c := ebpfreceiver.NewFactory().CreateDefaultConfig().(*config.Config)
