@@ -241,61 +241,61 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 	var err, errs error
 	builder.ReceiverEbpfCollectDuration, err = builder.meter.Float64ObservableGauge(
 		"otelcol_receiver_ebpf_collect_duration",
-		metric.WithDescription("How long the probe's last collection took. [Beta]"),
+		metric.WithDescription("How long the probe's last collection took. [Alpha]"),
 		metric.WithUnit("s"),
 	)
 	errs = errors.Join(errs, err)
 	builder.ReceiverEbpfEventsLost, err = builder.meter.Int64ObservableCounter(
 		"otelcol_receiver_ebpf_events_lost",
-		metric.WithDescription("Events lost, by reason. [Beta]"),
+		metric.WithDescription("Events lost, by reason. [Alpha]"),
 		metric.WithUnit("{event}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.ReceiverEbpfEventsRead, err = builder.meter.Int64ObservableCounter(
 		"otelcol_receiver_ebpf_events_read",
-		metric.WithDescription("Records read from the probe's ring buffer. [Beta]"),
+		metric.WithDescription("Records read from the probe's ring buffer. [Alpha]"),
 		metric.WithUnit("{event}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.ReceiverEbpfIdentityEventsLost, err = builder.meter.Int64ObservableCounter(
 		"otelcol_receiver_ebpf_identity_events_lost",
-		metric.WithDescription("Events about cgroups that were lost to a full ring buffer. [Beta]"),
+		metric.WithDescription("Events about cgroups that were lost to a full ring buffer. [Alpha]"),
 		metric.WithUnit("{event}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.ReceiverEbpfIdentityUnknown, err = builder.meter.Int64ObservableCounter(
 		"otelcol_receiver_ebpf_identity_unknown",
-		metric.WithDescription("Times that the container or process behind a count or a record could not be named. [Beta]"),
+		metric.WithDescription("Times that the container or process behind a count or a record could not be named. [Alpha]"),
 		metric.WithUnit("{lookup}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.ReceiverEbpfMapCapacity, err = builder.meter.Int64ObservableGauge(
 		"otelcol_receiver_ebpf_map_capacity",
-		metric.WithDescription("Entries that fit into the BPF map. [Beta]"),
+		metric.WithDescription("Entries that fit into the BPF map. [Alpha]"),
 		metric.WithUnit("{entry}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.ReceiverEbpfMapEntries, err = builder.meter.Int64ObservableGauge(
 		"otelcol_receiver_ebpf_map_entries",
-		metric.WithDescription("Entries of the BPF map at the last collection. [Beta]"),
+		metric.WithDescription("Entries of the BPF map at the last collection. [Alpha]"),
 		metric.WithUnit("{entry}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.ReceiverEbpfProbeState, err = builder.meter.Int64ObservableGauge(
 		"otelcol_receiver_ebpf_probe_state",
-		metric.WithDescription("1 for the probe's state and each hook that feeds it. [Beta]"),
+		metric.WithDescription("1 for the probe's state and each hook that feeds it. [Alpha]"),
 		metric.WithUnit("1"),
 	)
 	errs = errors.Join(errs, err)
 	builder.ReceiverEbpfProgramRuns, err = builder.meter.Int64ObservableCounter(
 		"otelcol_receiver_ebpf_program_runs",
-		metric.WithDescription("Times that the BPF program ran, by the kernel's own statistics (program_statistics set to true). [Beta]"),
+		metric.WithDescription("Times that the BPF program ran, by the kernel's own statistics (program_statistics set to true). [Alpha]"),
 		metric.WithUnit("{run}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.ReceiverEbpfProgramTime, err = builder.meter.Float64ObservableCounter(
 		"otelcol_receiver_ebpf_program_time",
-		metric.WithDescription("Time that the BPF program ran, by the kernel's own statistics (program_statistics set to true). [Beta]"),
+		metric.WithDescription("Time that the BPF program ran, by the kernel's own statistics (program_statistics set to true). [Alpha]"),
 		metric.WithUnit("s"),
 	)
 	errs = errors.Join(errs, err)

@@ -24,7 +24,7 @@ func NewSettings(tt *componenttest.Telemetry) receiver.Settings {
 func AssertEqualReceiverEbpfCollectDuration(t *testing.T, tt *componenttest.Telemetry, dps []metricdata.DataPoint[float64], opts ...metricdatatest.Option) {
 	want := metricdata.Metrics{
 		Name:        "otelcol_receiver_ebpf_collect_duration",
-		Description: "How long the probe's last collection took. [Beta]",
+		Description: "How long the probe's last collection took. [Alpha]",
 		Unit:        "s",
 		Data: metricdata.Gauge[float64]{
 			DataPoints: dps,
@@ -38,7 +38,7 @@ func AssertEqualReceiverEbpfCollectDuration(t *testing.T, tt *componenttest.Tele
 func AssertEqualReceiverEbpfEventsLost(t *testing.T, tt *componenttest.Telemetry, dps []metricdata.DataPoint[int64], opts ...metricdatatest.Option) {
 	want := metricdata.Metrics{
 		Name:        "otelcol_receiver_ebpf_events_lost",
-		Description: "Events lost, by reason. [Beta]",
+		Description: "Events lost, by reason. [Alpha]",
 		Unit:        "{event}",
 		Data: metricdata.Sum[int64]{
 			Temporality: metricdata.CumulativeTemporality,
@@ -54,7 +54,7 @@ func AssertEqualReceiverEbpfEventsLost(t *testing.T, tt *componenttest.Telemetry
 func AssertEqualReceiverEbpfEventsRead(t *testing.T, tt *componenttest.Telemetry, dps []metricdata.DataPoint[int64], opts ...metricdatatest.Option) {
 	want := metricdata.Metrics{
 		Name:        "otelcol_receiver_ebpf_events_read",
-		Description: "Records read from the probe's ring buffer. [Beta]",
+		Description: "Records read from the probe's ring buffer. [Alpha]",
 		Unit:        "{event}",
 		Data: metricdata.Sum[int64]{
 			Temporality: metricdata.CumulativeTemporality,
@@ -70,7 +70,7 @@ func AssertEqualReceiverEbpfEventsRead(t *testing.T, tt *componenttest.Telemetry
 func AssertEqualReceiverEbpfIdentityEventsLost(t *testing.T, tt *componenttest.Telemetry, dps []metricdata.DataPoint[int64], opts ...metricdatatest.Option) {
 	want := metricdata.Metrics{
 		Name:        "otelcol_receiver_ebpf_identity_events_lost",
-		Description: "Events about cgroups that were lost to a full ring buffer. [Beta]",
+		Description: "Events about cgroups that were lost to a full ring buffer. [Alpha]",
 		Unit:        "{event}",
 		Data: metricdata.Sum[int64]{
 			Temporality: metricdata.CumulativeTemporality,
@@ -86,7 +86,7 @@ func AssertEqualReceiverEbpfIdentityEventsLost(t *testing.T, tt *componenttest.T
 func AssertEqualReceiverEbpfIdentityUnknown(t *testing.T, tt *componenttest.Telemetry, dps []metricdata.DataPoint[int64], opts ...metricdatatest.Option) {
 	want := metricdata.Metrics{
 		Name:        "otelcol_receiver_ebpf_identity_unknown",
-		Description: "Times that the container or process behind a count or a record could not be named. [Beta]",
+		Description: "Times that the container or process behind a count or a record could not be named. [Alpha]",
 		Unit:        "{lookup}",
 		Data: metricdata.Sum[int64]{
 			Temporality: metricdata.CumulativeTemporality,
@@ -102,7 +102,7 @@ func AssertEqualReceiverEbpfIdentityUnknown(t *testing.T, tt *componenttest.Tele
 func AssertEqualReceiverEbpfMapCapacity(t *testing.T, tt *componenttest.Telemetry, dps []metricdata.DataPoint[int64], opts ...metricdatatest.Option) {
 	want := metricdata.Metrics{
 		Name:        "otelcol_receiver_ebpf_map_capacity",
-		Description: "Entries that fit into the BPF map. [Beta]",
+		Description: "Entries that fit into the BPF map. [Alpha]",
 		Unit:        "{entry}",
 		Data: metricdata.Gauge[int64]{
 			DataPoints: dps,
@@ -116,7 +116,7 @@ func AssertEqualReceiverEbpfMapCapacity(t *testing.T, tt *componenttest.Telemetr
 func AssertEqualReceiverEbpfMapEntries(t *testing.T, tt *componenttest.Telemetry, dps []metricdata.DataPoint[int64], opts ...metricdatatest.Option) {
 	want := metricdata.Metrics{
 		Name:        "otelcol_receiver_ebpf_map_entries",
-		Description: "Entries of the BPF map at the last collection. [Beta]",
+		Description: "Entries of the BPF map at the last collection. [Alpha]",
 		Unit:        "{entry}",
 		Data: metricdata.Gauge[int64]{
 			DataPoints: dps,
@@ -130,7 +130,7 @@ func AssertEqualReceiverEbpfMapEntries(t *testing.T, tt *componenttest.Telemetry
 func AssertEqualReceiverEbpfProbeState(t *testing.T, tt *componenttest.Telemetry, dps []metricdata.DataPoint[int64], opts ...metricdatatest.Option) {
 	want := metricdata.Metrics{
 		Name:        "otelcol_receiver_ebpf_probe_state",
-		Description: "1 for the probe's state and each hook that feeds it. [Beta]",
+		Description: "1 for the probe's state and each hook that feeds it. [Alpha]",
 		Unit:        "1",
 		Data: metricdata.Gauge[int64]{
 			DataPoints: dps,
@@ -144,7 +144,7 @@ func AssertEqualReceiverEbpfProbeState(t *testing.T, tt *componenttest.Telemetry
 func AssertEqualReceiverEbpfProgramRuns(t *testing.T, tt *componenttest.Telemetry, dps []metricdata.DataPoint[int64], opts ...metricdatatest.Option) {
 	want := metricdata.Metrics{
 		Name:        "otelcol_receiver_ebpf_program_runs",
-		Description: "Times that the BPF program ran, by the kernel's own statistics (program_statistics set to true). [Beta]",
+		Description: "Times that the BPF program ran, by the kernel's own statistics (program_statistics set to true). [Alpha]",
 		Unit:        "{run}",
 		Data: metricdata.Sum[int64]{
 			Temporality: metricdata.CumulativeTemporality,
@@ -160,7 +160,7 @@ func AssertEqualReceiverEbpfProgramRuns(t *testing.T, tt *componenttest.Telemetr
 func AssertEqualReceiverEbpfProgramTime(t *testing.T, tt *componenttest.Telemetry, dps []metricdata.DataPoint[float64], opts ...metricdatatest.Option) {
 	want := metricdata.Metrics{
 		Name:        "otelcol_receiver_ebpf_program_time",
-		Description: "Time that the BPF program ran, by the kernel's own statistics (program_statistics set to true). [Beta]",
+		Description: "Time that the BPF program ran, by the kernel's own statistics (program_statistics set to true). [Alpha]",
 		Unit:        "s",
 		Data: metricdata.Sum[float64]{
 			Temporality: metricdata.CumulativeTemporality,
