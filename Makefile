@@ -87,7 +87,9 @@ generate: $(MDATAGEN) ## Regenerate BPF objects, metadata code and documentation
 	@$(call need,clang-19,apt-get install clang-19)
 	@$(call need,llvm-strip-19,apt-get install llvm-19)
 	@[[ -e /usr/include/bpf/bpf_helpers.h ]] || { echo "make generate: libbpf's headers are missing: apt-get install libbpf-dev" >&2; exit 1; }
-	PATH="$(CURDIR)/$(TOOLS):$$PATH" $(GO) generate ./...
+	@# The documentation is made from the compiled probes, so it comes last.
+	PATH="$(CURDIR)/$(TOOLS):$$PATH" $(GO) generate $$($(GO) list ./... | grep -v '^otelcol-ebpf/bpf$$')
+	$(GO) generate ./bpf
 
 .PHONY: lint
 lint: check-format $(GOLANGCI_LINT) ## Check format, dependencies between packages, and style
