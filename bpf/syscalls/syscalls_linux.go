@@ -99,7 +99,7 @@ func bitmapOf(want func(name string) bool) bitmap {
 
 func (s *syscalls) configure(spec *ebpf.CollectionSpec) error {
 	for name, value := range map[string]any{
-		bpfVarSyscallFiltered: len(s.config.Include)+len(s.config.Exclude) > 0,
+		bpfVarSyscallFiltered: s.filtered(),
 		bpfVarSyscallCounted:  bitmapOf(s.config.counts),
 		bpfVarSyscallLatency:  s.config.Latency,
 		bpfVarSyscallTimed:    bitmapOf(s.config.times),
@@ -158,6 +158,17 @@ func (s *syscalls) leaveOut() []string {
 }
 
 func (s *syscalls) attach() error {
+	if err := s.attachHooks(); err != nil {
+		return err
+	}
+	if s.filtered() {
+		// Otherwise the overflow series makes up for skipped runs.
+		s.env.Report.Sending(s.collection.Programs[s.counter])
+	}
+	return nil
+}
+
+func (s *syscalls) attachHooks() error {
 	if s.collection.Programs[bpfProgRawSysExit] != nil {
 		err := s.attachTracepoints()
 		if err == nil {
@@ -212,6 +223,7 @@ func (s *syscalls) Close() error {
 	}
 	s.links = nil
 	s.env.Report.Programs(nil)
+	s.env.Report.Sending()
 	if s.collection != nil {
 		s.collection.Close()
 	}
@@ -246,6 +258,10 @@ func (s *syscalls) collectCounts(m *otlp.Metrics) error {
 	})
 }
 
+// filtered tells that not every call counts: then nobody knows whether a skipped one
+// would have.
+func (s *syscalls) filtered() bool { return len(s.config.Include)+len(s.config.Exclude) > 0 }
+
 // collectSkipped counts the calls whose program the kernel skipped, of which nothing
 // else is known. Kernels before v5.12 do not tell, and do not skip.
 func (s *syscalls) collectSkipped(m *otlp.Metrics) error {
@@ -253,9 +269,7 @@ func (s *syscalls) collectSkipped(m *otlp.Metrics) error {
 	if err != nil {
 		return fmt.Errorf("skipped runs of %s: %w", s.counter, err)
 	}
-	filtered := len(s.config.Include)+len(s.config.Exclude) > 0
-	// With a filter nobody knows whether a skipped call would have counted.
-	if skipped := stats.RecursionMisses; skipped != s.skipped && !filtered {
+	if skipped := stats.RecursionMisses; skipped != s.skipped && !s.filtered() {
 		m.Counter("linux.syscall.count").Overflow().Add(skipped - s.skipped)
 		s.skipped = skipped
 	}

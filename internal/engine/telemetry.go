@@ -145,6 +145,9 @@ func (r *runner) observe(withStatistics bool) Observation {
 			o.Lost[lostRateLimited] = counts.RateLimited
 		}
 	}
+	if skipped := r.report.Skipped(); o.Lost == nil && skipped > 0 {
+		o.Lost = map[string]uint64{lostSkipped: skipped}
+	}
 	r.report.EachTable(func(name string, table probe.Sized) {
 		o.Tables[name] = TableObservation{table.Len(), table.Cap()}
 	})

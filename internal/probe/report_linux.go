@@ -114,17 +114,18 @@ func (r *Report) EachProgram(visit func(name string, program *ebpf.Program)) {
 	}
 }
 
-// Sending names the programs that send events. The kernel may skip a run of
-// theirs (see Skipped).
+// Sending names the programs that send events, or whose counts nothing else makes
+// up for. The kernel may skip a run of theirs (see Skipped).
 func (r *Report) Sending(programs ...*ebpf.Program) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.sending = programs
 }
 
-// Skipped is the number of runs that the kernel skipped of the programs that send
-// events, for each of which an event may have been lost. It does so where a program
-// would run while another task is preempted in the middle of it, since v7.0.
+// Skipped is the number of runs that the kernel skipped of those programs, for each
+// of which an event or a count may have been lost. It does so on a CPU where a task
+// is preempted in the middle of a tp_btf program, which happens since v7.0, and, for
+// classic tracepoints, where it is preempted in the middle of reading a map.
 func (r *Report) Skipped() uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -3,7 +3,6 @@ package ebpfreceiver
 import (
 	"context"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -13,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata/metricdatatest"
 
 	"otelcol-ebpf/internal/testutil"
+	"otelcol-ebpf/internal/load"
 	"otelcol-ebpf/receiver/ebpfreceiver/internal/metadatatest"
 )
 
@@ -76,7 +76,11 @@ func TestOwnTelemetry(t *testing.T) {
 func checkStateAndPrograms(t *testing.T, tt *componenttest.Telemetry, u unit) {
 	t.Helper()
 	o := u.observation(t, "process")
-	if !slices.Contains(o.Hooks, "tp_btf/sched_process_exec") {
+	hook, program := "tp_btf/sched_process_exec", "sched_process_exec"
+	if load.PreemptibleTracing() {
+		hook, program = "tracepoint/sched/sched_process_exec", "raw_sched_process_exec"
+	}
+	if !slices.Contains(o.Hooks, hook) {
 		t.Errorf("hooks %v", o.Hooks)
 	}
 	var states []metricdata.DataPoint[int64]
@@ -92,7 +96,7 @@ func checkStateAndPrograms(t *testing.T, tt *componenttest.Telemetry, u unit) {
 	found := false
 	for _, p := range runs.Data.(metricdata.Sum[int64]).DataPoints {
 		name, _ := p.Attributes.Value("program")
-		if !strings.HasPrefix(name.AsString(), "sched_process_exec") {
+		if name.AsString() != program {
 			continue
 		}
 		found = true
@@ -101,12 +105,12 @@ func checkStateAndPrograms(t *testing.T, tt *componenttest.Telemetry, u unit) {
 		}
 	}
 	for _, p := range seconds.Data.(metricdata.Sum[float64]).DataPoints {
-		if name, _ := p.Attributes.Value("program"); name.AsString() == "sched_process_exec" && (p.Value <= 0 || p.Value > 1) {
-			t.Errorf("sched_process_exec took %v s", p.Value)
+		if name, _ := p.Attributes.Value("program"); name.AsString() == program && (p.Value <= 0 || p.Value > 1) {
+			t.Errorf("%s took %v s", program, p.Value)
 		}
 	}
 	if !found {
-		t.Error("no statistics of sched_process_exec")
+		t.Errorf("no statistics of %s", program)
 	}
 }
 
