@@ -11,8 +11,8 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata/metricdatatest"
 
-	"otelcol-ebpf/internal/testutil"
 	"otelcol-ebpf/internal/load"
+	"otelcol-ebpf/internal/testutil"
 	"otelcol-ebpf/receiver/ebpfreceiver/internal/metadatatest"
 )
 
