@@ -39,7 +39,6 @@ typedef _Bool bool;
 
 /* Constants of the BPF system call's ABI: they never change. */
 enum {
-	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_PERCPU_HASH = 5,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
@@ -53,10 +52,6 @@ enum {
 	BPF_NOEXIST = 1,
 	BPF_F_NO_PREALLOC = 1,
 	BPF_LOCAL_STORAGE_GET_F_CREATE = 1,
-	BPF_RB_NO_WAKEUP = 1,
-	BPF_RB_FORCE_WAKEUP = 2,
-	BPF_RB_AVAIL_DATA = 0,
-	BPF_RB_RING_SIZE = 1,
 };
 
 /*
@@ -67,7 +62,6 @@ enum bpf_func_id {
 	BPF_FUNC_task_storage_get = 156,
 	BPF_FUNC_get_current_task_btf = 158,
 	BPF_FUNC_task_pt_regs = 175,
-	BPF_FUNC_loop = 181,
 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -77,24 +71,12 @@ typedef struct {
 } atomic_t;
 
 typedef struct {
-	s64 counter;
-} atomic64_t;
-
-typedef struct {
 	long counter;
 } atomic_long_t;
 
 typedef struct {
 	u32 val;
 } kuid_t;
-
-typedef struct {
-	u32 val;
-} kgid_t;
-
-struct list_head {
-	struct list_head *next, *prev;
-};
 
 /* cgroups */
 
@@ -209,7 +191,6 @@ struct kernel_cap_struct___old {
 struct cred {
 	kuid_t uid;
 	kuid_t euid;
-	kgid_t gid;
 	kernel_cap_t cap_permitted;
 };
 
@@ -234,7 +215,6 @@ struct task_struct {
 	unsigned int __state;
 	void *stack;
 	unsigned int flags;
-	int prio;
 	struct mm_struct *mm;
 	int exit_code;
 	int pid;
@@ -257,11 +237,7 @@ struct task_struct___old {
 	volatile long state;
 };
 
-struct kernel_siginfo {
-	int si_signo;
-	int si_errno;
-	int si_code;
-};
+struct kernel_siginfo;
 
 #pragma clang attribute pop
 

@@ -42,6 +42,9 @@ func TestExit(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_ = cmd.Run()
 			status := waitStatus(t, cmd)
+			if name == "leader ends first" {
+				require.Equal(t, 7, status.ExitStatus(), "the last thread's code")
+			}
 			event := r.one(t, "process.exit", cmd.Process.Pid)
 			assert.Len(t, r.all("process.exit", cmd.Process.Pid), 1)
 			code, hasCode := event.attributes["process.exit.code"]

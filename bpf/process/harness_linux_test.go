@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -41,12 +42,8 @@ func TestMain(m *testing.M) {
 	case "exit":
 		code, _ := strconv.Atoi(argument)
 		os.Exit(code)
-	case "leader": // the first thread ends first, another one ends the process
-		go func() {
-			time.Sleep(20 * time.Millisecond)
-			os.Exit(7)
-		}()
-		_, _, err = unix.RawSyscall(unix.SYS_EXIT, 0, 0, 0)
+	case "leader":
+		err = endLeaderFirst()
 	case "memfd":
 		err = execMemfd()
 	case "deleted":
@@ -62,6 +59,26 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(99)
 	}
+}
+
+// endLeaderFirst ends the first thread, and then the process by another one.
+func endLeaderFirst() error {
+	runtime.LockOSThread()
+	if unix.Gettid() != os.Getpid() {
+		// Go has moved this goroutine. An exec makes its thread the first one.
+		return unix.Exec("/proc/self/exe", os.Args, os.Environ())
+	}
+	go func() {
+		leader := fmt.Sprintf("/proc/self/task/%d/stat", os.Getpid())
+		for {
+			if stat, err := os.ReadFile(leader); err != nil || strings.Contains(string(stat), ") Z ") {
+				os.Exit(7)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	_, _, err := unix.RawSyscall(unix.SYS_EXIT, 0, 0, 0)
+	return err
 }
 
 // execMemfd runs this program from an anonymous file, in the role wait.
@@ -183,10 +200,10 @@ func program(t *testing.T, path string) string {
 
 // recorder runs the probe and keeps what it emits.
 type recorder struct {
-	probe   *process
-	metrics *otlp.Metrics
-	stop    context.CancelFunc
-	done    chan error
+	probe      *process
+	collection *testutil.Collection
+	stop       context.CancelFunc
+	done       chan error
 
 	mu   sync.Mutex
 	logs plog.Logs
@@ -247,7 +264,7 @@ func record(t *testing.T, config *Config, o testutil.EnvOptions) *recorder {
 	r := &recorder{logs: plog.NewLogs(), done: make(chan error, 1)}
 	r.probe = testutil.Start(t, hooks(t), config, env).(*process)
 	options := otlp.Options{Host: env.Identity.Host(), Scale: o.Scale, MaxSeries: int(o.MaxSeries), ScopeName: "test"}
-	r.metrics = otlp.NewMetrics(Type().Metadata, options)
+	r.collection = testutil.NewCollection(t, Type(), r.probe, options)
 	logs := otlp.NewLogs(Type().Metadata, options, func(_ context.Context, batch plog.Logs) error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -321,46 +338,17 @@ func (r *recorder) nth(t *testing.T, event string, pid, n int) found {
 // collect reads the probe's metrics and checks them against the metadata.
 func (r *recorder) collect(t *testing.T) pmetric.Metrics {
 	t.Helper()
-	batch := otlp.NewBatch(time.Now())
-	require.NoError(t, r.probe.Collect(r.metrics))
-	r.metrics.AppendTo(batch)
-	metrics := batch.Metrics()
-	require.NoError(t, otlp.CheckMetrics(Type().Metadata, metrics))
-	return metrics
+	return r.collection.Metrics(t)
 }
 
 // sum adds up a counter's points that have all the given attributes, those of the
 // resource included.
 func sum(metrics pmetric.Metrics, name string, want map[string]any) int64 {
-	var total int64
-	for _, rm := range metrics.ResourceMetrics().All() {
-		for _, sm := range rm.ScopeMetrics().All() {
-			for _, metric := range sm.Metrics().All() {
-				if metric.Name() != name {
-					continue
-				}
-				for _, point := range metric.Sum().DataPoints().All() {
-					have := point.Attributes().AsRaw()
-					for key, value := range rm.Resource().Attributes().All() {
-						have[key] = value.AsRaw()
-					}
-					if contains(have, want) {
-						total += point.IntValue()
-					}
-				}
-			}
-		}
-	}
-	return total
-}
-
-func contains(have, want map[string]any) bool {
+	var pairs []any
 	for key, value := range want {
-		if have[key] != value {
-			return false
-		}
+		pairs = append(pairs, key, value)
 	}
-	return true
+	return int64(testutil.PointsOf(metrics).Total(name, pairs...))
 }
 
 var _ probe.Probe = (*process)(nil)

@@ -115,8 +115,8 @@ func (p *process) configure(spec *ebpf.CollectionSpec, v variants) error {
 		argsLimit = p.config.MaxArgsBytes
 	}
 	for name, value := range map[string]any{
-		bpfVarSendExec:           p.env.Events("process.exec") || p.env.Track,
-		bpfVarSendExit:           p.env.Events("process.exit") || p.env.Track,
+		bpfVarSendExec:           p.sends("process.exec"),
+		bpfVarSendExit:           p.sends("process.exit"),
 		bpfVarSendOom:            p.env.Events("process.oom_killed"),
 		bpfVarSendFork:           p.env.Track,
 		bpfVarArgsLimit:          argsLimit,
@@ -129,6 +129,10 @@ func (p *process) configure(spec *ebpf.CollectionSpec, v variants) error {
 	}
 	return nil
 }
+
+// sends tells whether the kernel side sends an event of exec or exit: for who reads
+// it, or for the process cache.
+func (p *process) sends(event string) bool { return p.env.Events(event) || p.env.Track }
 
 // attach attaches what was loaded and reports what this kernel does not have.
 func (p *process) attach(v variants) error {
@@ -200,10 +204,10 @@ func (p *process) noteSending(exec, exit string) {
 	p.exec = p.collection.Programs[exec]
 	p.fork = p.collection.Programs[bpfProgSchedProcessFork]
 	var sending []*ebpf.Program
-	if p.env.Events("process.exec") || p.env.Track {
+	if p.sends("process.exec") {
 		sending = append(sending, p.exec)
 	}
-	if p.env.Events("process.exit") || p.env.Track {
+	if p.sends("process.exit") {
 		sending = append(sending, p.collection.Programs[exit])
 	}
 	p.env.Report.Sending(sending...)
